@@ -1,0 +1,125 @@
+"""The scene graph of the generated world (design §5): what is in a clip, where and when.
+
+Positions are fractions of the frame's width and height, radii fractions of its height, times
+fractions of the clip, so that one scene can be drawn at any resolution and length.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 30, 35),
+    "orange": (250, 140, 15),
+    "yellow": (240, 230, 40),
+    "green": (35, 170, 50),
+    "cyan": (50, 215, 225),
+    "blue": (35, 70, 225),
+    "pink": (235, 75, 205),
+    "white": (245, 245, 245),
+}
+SIZES: dict[str, tuple[float, float]] = {"small": (0.085, 0.11), "large": (0.19, 0.225)}
+SHAPES = ("disc", "square", "triangle", "diamond")
+TEXTURES = ("plain", "stripes", "shaded")
+DIRECTIONS: dict[str, tuple[int, int]] = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+MOTIONS = ("still", *DIRECTIONS, "bounce", "circle", "stop")
+PRESENCES = ("always", "late", "early")
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object; `start` and `end` are (x, y) of its centre, `enter` and `leave` times in [0, 1]."""
+
+    shape: str
+    colour: str
+    size: str
+    radius: float
+    texture: str
+    motion: str
+    start: tuple[float, float]
+    end: tuple[float, float]
+    presence: str = "always"
+    enter: float = 0.0
+    leave: float = 1.0
+
+    def visible(self, time: float) -> bool:
+        """Whether the object is in the scene at `time` in [0, 1]."""
+        return self.enter <= time <= self.leave
+
+    def position(self, time: float) -> tuple[float, float]:
+        """Centre (x, y) at `time` in [0, 1]."""
+        if self.motion == "circle":
+            return self._on_circle(time)
+        share = _progress(self.motion, time)
+        (x0, y0), (x1, y1) = self.start, self.end
+        return x0 + share * (x1 - x0), y0 + share * (y1 - y0)
+
+    def _on_circle(self, time: float) -> tuple[float, float]:
+        """One round about the midpoint of `start` and `end`."""
+        (x0, y0), (x1, y1) = self.start, self.end
+        centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+        angle = math.atan2(y0 - centre_y, x0 - centre_x) + 2 * math.pi * time
+        reach = math.hypot(x0 - centre_x, y0 - centre_y)
+        return centre_x + reach * math.cos(angle), centre_y + reach * math.sin(angle)
+
+
+def _progress(motion: str, time: float) -> float:
+    """Share of the way from `start` to `end` that is done at `time`."""
+    if motion == "still":
+        return 0.0
+    if motion == "bounce":
+        return 1.0 - abs(2.0 * time - 1.0)
+    if motion == "stop":
+        return min(1.0, 2.0 * time)
+    return time
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A clip's content; later things are drawn over earlier ones."""
+
+    seed: int
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    things: tuple[Thing, ...]
+
+    def time(self, frame: int) -> float:
+        """Time in [0, 1] of a frame index."""
+        return frame / max(1, self.num_frames - 1)
+
+    def visible_frames(self, thing: int) -> list[int]:
+        """Frames in which thing number `thing` is in the scene (it may be occluded)."""
+        return [frame for frame in range(self.num_frames) if self.things[thing].visible(self.time(frame))]
+
+
+def position_words(x: float, y: float) -> str:
+    """The third of the frame a point lies in, as two words: `left top`, `middle centre`, …"""
+    column = ("left", "middle", "right")[min(2, max(0, int(x * 3)))]
+    row = ("top", "centre", "bottom")[min(2, max(0, int(y * 3)))]
+    return f"{column} {row}"
+
+
+def place(motion: str, radius: float, aspect: float, rng: np.random.Generator) -> tuple[tuple[float, float], ...]:
+    """Draw `start` and `end` for a motion so that the object stays inside the frame.
+
+    `aspect` is width / height; moving objects cross at least 45 % of the free way.
+    """
+    low_x, low_y = radius / aspect * 1.05, radius * 1.05
+    x, y = rng.uniform(low_x, 1 - low_x), rng.uniform(low_y, 1 - low_y)
+    if motion == "still":
+        return (x, y), (x, y)
+    direction = motion if motion in DIRECTIONS else str(rng.choice(list(DIRECTIONS)))
+    step_x, step_y = DIRECTIONS[direction]
+    low, axis_is_x = (low_x, True) if step_x else (low_y, False)
+    free = 1 - 2 * low
+    near, far = low + rng.uniform(0, 0.2) * free, 1 - low - rng.uniform(0, 0.2) * free
+    begin, finish = (near, far) if step_x + step_y > 0 else (far, near)
+    drift = rng.uniform(-0.06, 0.06)
+    if axis_is_x:
+        return (begin, y), (finish, float(np.clip(y + drift, low_y, 1 - low_y)))
+    return (x, begin), (float(np.clip(x + drift, low_x, 1 - low_x)), finish)

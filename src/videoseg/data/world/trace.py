@@ -1,0 +1,123 @@
+"""True traces of the generated world: interval, keyframe and three-step thinking text of every turn (spec §13).
+
+The text says what the eye must find, in words: what is there, where, how it moves and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from videoseg.data.world.draw import Stage
+from videoseg.data.world.sampler import Sample
+from videoseg.data.world.scene import COLOURS, SIZES, Scene, Thing, position_words
+from videoseg.types import Answer, Interval, Select
+
+MOTION_WORDS = {
+    "still": "stays",
+    "right": "moves right",
+    "left": "moves left",
+    "up": "moves up",
+    "down": "moves down",
+    "bounce": "turns back",
+    "circle": "moves around",
+    "stop": "moves and stops",
+}
+PRESENCE_WORDS = {"late": "appears late", "early": "leaves early"}
+
+
+@dataclass(frozen=True, slots=True)
+class WorldTrace:
+    """The replies of a dialogue, select turns first, and the thing they mean (None: no such object)."""
+
+    replies: tuple[Select | Answer, ...]
+    target: int | None
+
+
+def true_trace(sample: Sample, shown: Sequence[int], *, single_turn: bool = False) -> WorldTrace:
+    """The trace of a sample whose first turn shows the frames `shown` at low resolution.
+
+    Where nothing fits the query the answer comes at once and without [SEG]. Otherwise the first turn asks
+    for the target's interval and keyframe and the second confirms, unless `single_turn`.
+    """
+    if not sample.question.targets:
+        return WorldTrace((_nothing(sample, shown),), None)
+    target = sample.question.targets[0]
+    interval, keyframe = best_view(sample.scene, target, shown)
+    if single_turn:
+        think = _first_thoughts(sample, shown) + ". Action: Confirmed."
+        return WorldTrace((Answer(interval, keyframe, think),), target)
+    reason = f". Action: See new segment because it is clearest at frame {keyframe}."
+    first = Select(interval, keyframe, _first_thoughts(sample, shown) + reason)
+    second = Answer(interval, keyframe, _second_thoughts(sample.scene, target, interval, keyframe))
+    return WorldTrace((first, second), target)
+
+
+def best_view(scene: Scene, target: int, shown: Sequence[int]) -> tuple[Interval, int]:
+    """Interval and keyframe of a target, both from the shown frames: what a viewer of these can know.
+
+    The keyframe is the one nearest to the middle of the interval among those in which at least nine tenths
+    of the target's largest visible area can be seen. Raises ValueError if it is visible in none.
+    """
+    stage = Stage(scene, 64, 96)
+    areas = {frame: int(stage.mask(target, frame).sum()) for frame in shown}
+    seen = [frame for frame, area in areas.items() if area]
+    if not seen:
+        raise ValueError(f"thing {target} of scene {scene.seed} is visible in none of the frames {list(shown)}")
+    middle = (seen[0] + seen[-1]) / 2
+    clear = [frame for frame in seen if areas[frame] >= 0.9 * max(areas.values())]
+    return Interval(seen[0], seen[-1]), min(clear, key=lambda frame: abs(frame - middle))
+
+
+def name_of(thing: Thing) -> str:
+    """How the thinking text calls a thing."""
+    return f"{thing.colour} {thing.size}"
+
+
+def _listed(scene: Scene) -> list[Thing]:
+    """Things in a fixed order: by colour, large before small."""
+    colours, sizes = list(COLOURS), list(SIZES)
+    return sorted(scene.things, key=lambda thing: (colours.index(thing.colour), -sizes.index(thing.size)))
+
+
+def _first_thoughts(sample: Sample, shown: Sequence[int]) -> str:
+    """Steps 1 to 3 of the first turn."""
+    scene = sample.scene
+    odd = [f"{name_of(t)} {PRESENCE_WORDS[t.presence]}" for t in _listed(scene) if t.presence != "always"]
+    timing = "; ".join(odd) if odd else "all stay in view"
+    places = "; ".join(_whereabouts(scene, thing, shown) for thing in _listed(scene))
+    return f"Step 1: {timing}. Step 2: {places}. Step 3: {_conclusion(sample)}"
+
+
+def _conclusion(sample: Sample) -> str:
+    if not sample.question.targets:
+        return "nothing here fits the query"
+    return f"the query means {name_of(sample.scene.things[sample.question.targets[0]])}"
+
+
+def _whereabouts(scene: Scene, thing: Thing, shown: Sequence[int]) -> str:
+    """`red large moves right left top to right top` or `red large stays left top`."""
+    times = [scene.time(frame) for frame in shown if thing.visible(scene.time(frame))]
+    first, last = (position_words(*thing.position(time)) for time in (times[0], times[-1]))
+    if thing.motion == "still":
+        return f"{name_of(thing)} stays {first}"
+    return f"{name_of(thing)} from {first} to {last} {MOTION_WORDS[thing.motion]}"
+
+
+def _second_thoughts(scene: Scene, target: int, interval: Interval, keyframe: int) -> str:
+    thing = scene.things[target]
+    place = position_words(*thing.position(scene.time(keyframe)))
+    return (
+        f"Step 1: in view from {interval.start} to {interval.end}. "
+        f"Step 2: {name_of(thing)} at {place} in frame {keyframe}. "
+        f"Step 3: {name_of(thing)} fits the query. Action: Confirmed."
+    )
+
+
+def _nothing(sample: Sample, shown: Sequence[int]) -> Answer:
+    last = sample.scene.num_frames - 1
+    middle = int(np.asarray(shown)[len(shown) // 2])
+    think = _first_thoughts(sample, shown) + ". Action: Confirmed."
+    return Answer(Interval(0, last), middle, think, has_seg=False)

@@ -1,0 +1,58 @@
+"""Where a result comes from: versions, commit, checkpoint, preset, time and memory (design contract 8)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from videoseg import __version__
+from videoseg.dialogue.preset import Preset
+from videoseg.models.o3 import O3Model
+
+PACKAGES = ("torch", "transformers", "numpy", "pillow", "av", "pycocotools")
+
+
+def provenance(model: O3Model, preset: Preset, seed: int, seconds: float) -> dict[str, Any]:
+    """A JSON-ready record of how a result was made."""
+    return {
+        "videoseg": __version__,
+        "commit": commit(),
+        "python": sys.version.split()[0],
+        "packages": {name: version(name) for name in PACKAGES},
+        "model": model.text.source,
+        "preset": asdict(preset),
+        "device": str(model.vlm.device),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "seed": seed,
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, in MB (2**20 bytes); None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, 1)
+
+
+@lru_cache(maxsize=1)
+def commit() -> str | None:
+    """Commit of the source tree that this package runs from, `-dirty` appended; None when installed."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

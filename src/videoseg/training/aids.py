@@ -1,0 +1,62 @@
+"""Training aids of the tiny model (spec tiny.md): extra heads on the way to the mask, all dropped afterwards.
+
+distil: the projected [SEG] imitates the words table of stage 0. dense: looks of every visual token.
+pointer: the [SEG] state points at the visual tokens that the target covers. vec: it tells its centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videoseg.training.examples import NUM_LOOKS, SegTarget
+
+
+class Aids(nn.Module):
+    """Heads on [SEG] states and visual tokens of width `width`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, NUM_LOOKS)
+        self.vec = nn.Linear(width, 2)
+        self.query = nn.Linear(width, 64)
+        self.key = nn.Linear(width, 64)
+
+    def dense_loss(self, tokens: Tensor, looks: Tensor) -> Tensor:
+        """Looks of visual tokens `[N, width]` against `[N, NUM_LOOKS]`; rare positives count four times."""
+        weight = torch.full((), 4.0, device=tokens.device)
+        return F.binary_cross_entropy_with_logits(self.dense(tokens).float(), looks, pos_weight=weight)
+
+    def pointer_loss(self, states: Tensor, tokens: Sequence[Tensor], segs: Sequence[SegTarget]) -> Tensor:
+        """Cross-entropy of [SEG] states `[N, width]` over the visual tokens of the frame each is drawn on."""
+        losses = []
+        for state, seen, seg in zip(self.query(states), tokens, segs, strict=True):
+            total = seg.cells.sum()
+            if total > 0:
+                scores = (self.key(seen) @ state).float() / 8.0
+                losses.append(-(seg.cells / total * scores.log_softmax(0)).sum())
+        return torch.stack(losses).mean() if losses else states.sum() * 0
+
+    def vec_loss(self, states: Tensor, segs: Sequence[SegTarget]) -> Tensor:
+        """Absolute error of the target's centre in fractions of the frame, where it is visible."""
+        seen = [number for number, seg in enumerate(segs) if float(seg.mask.sum()) > 0]
+        if not seen:
+            return states.sum() * 0
+        centres = torch.stack([_centre(segs[number].mask) for number in seen]).to(states.device)
+        return (self.vec(states[seen]).float() - centres).abs().mean()
+
+
+def _centre(mask: Tensor) -> Tensor:
+    """(x, y) of a mask's centre of mass, in fractions of its sides."""
+    rows = (torch.arange(mask.shape[0]) + 0.5) / mask.shape[0]
+    columns = (torch.arange(mask.shape[1]) + 0.5) / mask.shape[1]
+    total = mask.sum()
+    return torch.stack([(mask.sum(0) * columns).sum() / total, (mask.sum(1) * rows).sum() / total])
+
+
+def distil_loss(prompts: Tensor, goal: Tensor) -> Tensor:
+    """Squared distance of prompt vectors `[N, 256]` to the words table's, relative to the table's power."""
+    return F.mse_loss(prompts.float(), goal.float()) / goal.float().pow(2).mean()

@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def golden_root() -> Path:
+    """Folder of the reference numbers: `VIDEOSEG_GOLDEN`, else `../shared/golden` beside the repository."""
+    return Path(os.environ.get("VIDEOSEG_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Path]:
+    """`golden("o3")` is that folder of reference numbers; skips the test when it is absent."""
+
+    def folder(name: str) -> Path:
+        path = golden_root() / name
+        if not path.is_dir():
+            pytest.skip(f"no golden numbers at {path} (set VIDEOSEG_GOLDEN to their folder)")
+        return path
+
+    return folder
