@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def golden_root() -> Path:
-    """Folder of the reference numbers: `VIDEOSEG_GOLDEN`, else `../shared/golden` beside the repository."""
-    return Path(os.environ.get("VIDEOSEG_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
+from golden import golden_root
 
 
 @pytest.fixture(scope="session")

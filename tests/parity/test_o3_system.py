@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import golden_root
+from golden import golden_root
 from videoseg import Video
 from videoseg.dialogue.budget import ImageGeometry
 from videoseg.dialogue.preset import Preset, preset

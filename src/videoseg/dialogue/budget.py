@@ -132,8 +132,7 @@ def resize_plan(
     if preset.resampling == "three_step":
         steps = _three_steps(frame_size, role, preset, geometry)
     else:
-        low, high = _limits(role, preset, geometry)
-        steps = [ResizeStep(*fit_size(frame_size, geometry.factor, low, high), "tensor_bicubic")]
+        steps = [ResizeStep(*_single_size(frame_size, role, preset, geometry), "tensor_bicubic")]
     return _without_idle(frame_size, steps)
 
 

@@ -120,7 +120,7 @@ class Preset:
                 raise UsageError(f"preset field {name} must be of type {hint.__name__}, got {value!r}")
 
     def override(self, **overrides: Any) -> Preset:
-        """A copy with some fields of `Preset` or `Budget` replaced; UsageError on an unknown field or value."""
+        """A copy with fields of `Preset` or `Budget` replaced; UsageError on an unknown field or value."""
         own = {item.name for item in fields(Preset)}
         budget_names = {item.name for item in fields(Budget)}
         if unknown := sorted(set(overrides) - own - budget_names):

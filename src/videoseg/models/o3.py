@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from videoseg.dialogue.budget import ImageGeometry
-from videoseg.dialogue.preset import Preset
-from videoseg.dialogue.render import Renderer
+from videoseg.dialogue.chatml import END, PAD
+from videoseg.dialogue.preset import Preset, preset
+from videoseg.dialogue.render import Renderer, check_template
 from videoseg.errors import CheckpointError
 from videoseg.models.sam2 import Sam2
 from videoseg.models.vlm import VLM
 
 SEG_TOKEN = "[SEG]"
 ADDED_TOKENS = (SEG_TOKEN, "<p>", "</p>", "<vp>", "</vp>")
-END_OF_TURN = "<|im_end|>"
 
 
 def build_projector(width: int, prompt_width: int) -> nn.Sequential:
@@ -41,6 +41,19 @@ class TextSide:
     source: dict[str, Any] = field(default_factory=dict)
     """Name, place and SHA-256 of the checkpoint, for the provenance of results."""
 
+    @classmethod
+    def checked(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        geometry: ImageGeometry,
+        config: dict[str, Any],
+        files: dict[str, bytes],
+    ) -> TextSide:
+        """The text side of a checkpoint with its own preset; `CheckpointError` on an unfit chat template."""
+        check_template(tokenizer)
+        settings = dict(config.get("videoseg", {}).get("preset", {}))
+        return cls(tokenizer, geometry, preset(settings.pop("name", "default"), **settings), config, files)
+
     def token_id(self, token: str) -> int:
         """Id of a special token; `CheckpointError` if the tokenizer lacks it."""
         index = self.tokenizer.convert_tokens_to_ids(token)
@@ -50,9 +63,9 @@ class TextSide:
             )
         return index
 
-    def renderer(self, frame_size: tuple[int, int], preset: Preset | None = None) -> Renderer:
-        """The one renderer of dialogues for a video of (height, width)."""
-        return Renderer(self.tokenizer, self.geometry, preset or self.preset, frame_size)
+    def renderer(self, frame_size: tuple[int, int], other: Preset | None = None) -> Renderer:
+        """The one renderer of dialogues for a video of (height, width), with another preset if given."""
+        return Renderer(self.tokenizer, self.geometry, other or self.preset, frame_size)
 
 
 class O3Model(nn.Module):
@@ -76,7 +89,8 @@ class O3Model(nn.Module):
         self.original_sam2 = original_sam2
         self.text = text
         self.seg_id = text.token_id(SEG_TOKEN)
-        self.end_id = text.token_id(END_OF_TURN)
+        self.end_id = text.token_id(END)
+        self.stop_ids = (self.end_id, text.token_id(PAD))
 
     def embed(self, states: Tensor) -> Tensor:
         """Pre-norm [SEG] states `[..., D]` to SAM2 prompt vectors `[..., 256]`."""

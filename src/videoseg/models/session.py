@@ -117,9 +117,9 @@ class Session:
 
     @torch.no_grad()
     def generate(
-        self, sampler: Sampler, stop_id: int, max_new_tokens: int, forbidden: Sequence[int] = ()
+        self, sampler: Sampler, stop_ids: Sequence[int], max_new_tokens: int, forbidden: Sequence[int] = ()
     ) -> list[Generated]:
-        """Sample a reply per row, each until `stop_id` or the limit; `extend` must have run before.
+        """Sample a reply per row, each until one of `stop_ids` or the limit; `extend` must have run before.
 
         `forbidden` tokens are never chosen: an image token in a reply would have no image.
         """
@@ -133,7 +133,7 @@ class Session:
             for row, (reply, token) in enumerate(zip(replies, chosen, strict=True)):
                 if not reply.stopped:
                     reply.ids.append(token)
-                    reply.stopped = token == stop_id
+                    reply.stopped = token in stop_ids
                     self._open[row] = reply
             if all(reply.stopped for reply in replies):
                 break

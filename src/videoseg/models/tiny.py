@@ -6,8 +6,11 @@ Library initialisation is too small for networks of this width (spec tiny.md): `
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,9 +18,17 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from videoseg.dialogue.prompts import CONTINUE, SYSTEM_PROMPT
+from videoseg.data.world.sampler import TEST_SEEDS, WorldSpec, draw_samples
+from videoseg.data.world.trace import true_trace
+from videoseg.dialogue.budget import ImageGeometry
+from videoseg.dialogue.grammar import format_reply
+from videoseg.dialogue.preset import preset
+from videoseg.dialogue.prompts import CONTINUE, SYSTEM_PROMPT, first_texts
+from videoseg.models.o3 import O3Model, TextSide, build_projector
 from videoseg.models.sam2 import Sam2
 from videoseg.models.sam2_config import sam2_config
+from videoseg.models.vlm import VLM
+from videoseg.video.sampling import sample_video
 
 SAM2_SIZES: dict[str, Any] = {
     "trunk": "pico",
@@ -74,11 +85,11 @@ def initialise_sam2(sam2: Sam2) -> None:
 
 PRESET: dict[str, Any] = {
     "name": "default",
-    "low_frames": 8,
-    "high_frames": 4,
-    "later_frames": 4,
+    "low_frames": 6,
+    "high_frames": 3,
+    "later_frames": 3,
     "low_pixels": 96 * 64,
-    "high_pixels": 128 * 96 + 1024,
+    "high_pixels": 160 * 96,
     "keyframe_pixels": 192 * 128,
     "min_pixels": 32 * 32,
     "max_turns": 3,
@@ -239,3 +250,48 @@ def initialise_vlm(model: Qwen3VLForConditionalGeneration) -> None:
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.5)
     nn.init.normal_(model.lm_head.weight, std=0.02)
+
+
+def world_corpus(samples: int = 300) -> list[str]:
+    """Texts that the tokenizer is trained on: queries, true replies and prompts of generated clips."""
+    chosen = preset(**PRESET)
+    texts = ["system\nuser\nassistant\n", ", ".join(str(number) for number in range(100))] * 50
+    for sample in draw_samples(range(TEST_SEEDS.stop, TEST_SEEDS.stop + samples), WorldSpec()):
+        length, query = sample.scene.num_frames, sample.question.text
+        low, high = sample_video(length, PRESET["low_frames"]), sample_video(length, PRESET["high_frames"])
+        replies = true_trace(sample, low).replies
+        texts += [query, *first_texts(low, high, query, length, chosen)]
+        texts += [format_reply(reply) for reply in replies]
+    return texts
+
+
+def build_o3(seed: int = 0, corpus: Iterable[str] | None = None, sam2: dict[str, Any] | None = None) -> O3Model:
+    """The whole tiny model with fresh weights, ready to be trained and saved.
+
+    `corpus` is what the tokenizer is trained on (default `world_corpus()`), `sam2` overrides `SAM2_SIZES`.
+    """
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(world_corpus() if corpus is None else corpus)
+    config = vlm_config(tokenizer)
+    sizes = {**SAM2_SIZES, **(sam2 or {})}
+    settings = {**config.to_dict(), "videoseg": {"sam2": sizes, "preset": dict(PRESET)}}
+    text = TextSide(
+        tokenizer,
+        ImageGeometry.from_processor_config(PROCESSOR),
+        preset(**PRESET),
+        json.loads(json.dumps(settings, default=str)),
+        text_files(tokenizer),
+    )
+    language = VLM(build_vlm(config))
+    decoder = build_sam2(**sizes)
+    return O3Model(language, build_projector(language.width, decoder.width), decoder, text)
+
+
+def text_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
+    """Tokenizer, template and image-processor files of a checkpoint folder."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    files["preprocessor_config.json"] = (json.dumps(PROCESSOR, indent=2) + "\n").encode()
+    files["chat_template.jinja"] = CHAT_TEMPLATE.encode()
+    return files

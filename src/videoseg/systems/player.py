@@ -74,7 +74,7 @@ class Player:
             session = self._observe(session, current)
             replies = session.generate(
                 self._sampler,
-                self._model.end_id,
+                self._model.stop_ids,
                 self._preset.budget.max_new_tokens,
                 forbidden=self._renderer.forbidden_ids,
             )
@@ -96,7 +96,11 @@ class Player:
         if all(self._renderer.retokenises(dialogue.replies[-1].ids) for dialogue in dialogues):
             session.extend(
                 [
-                    self._input(self._renderer.later(observation, closed=dialogue.replies[-1].stopped))
+                    self._input(
+                        self._renderer.later(
+                            observation, closed=dialogue.replies[-1].ids[-1] == self._model.end_id
+                        )
+                    )
                     for dialogue, observation in zip(dialogues, observations, strict=True)
                 ]
             )

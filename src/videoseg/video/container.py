@@ -15,7 +15,8 @@ from av.error import FFmpegError
 
 from videoseg.errors import CorruptVideoError, FrameError, VideoError
 from videoseg.video.cache import Frame
-from videoseg.video.stream import is_cut, open_stream
+from videoseg.video.integrity import broken_at
+from videoseg.video.stream import open_stream
 from videoseg.video.table import FrameTable, build_table, damaged, without_leading
 
 MAX_WARMUP = 2
@@ -50,21 +51,19 @@ class ContainerSource:
         self._packets = None
 
     def _build(self) -> FrameTable:
-        cut = not self._conceal and is_cut(self.path)
+        broken = None if self._conceal else broken_at(self.path)
+        if broken is None:
+            return build_table(self.path, conceal=self._conceal)
         try:
-            table = build_table(self.path, conceal=self._conceal or cut)
-        except VideoError as error:
-            if not cut:
-                raise
-            raise CorruptVideoError(self._cut_short(0)) from error
-        if cut:
-            raise CorruptVideoError(self._cut_short(max(0, len(table) - 1)))
-        return table
-
-    def _cut_short(self, frame: int) -> str:
-        return (
-            f"{self.name}: the file is cut short; frame {frame} is the first that may not be readable. "
-            f"Copy or download it again, or open it with conceal_damage=True to use what is there"
+            readable = len(build_table(self.path, conceal=True))
+        except VideoError:
+            readable = 0
+        size = self.path.stat().st_size
+        what = "is cut short" if broken >= size else f"is damaged at byte {broken:,} of {size:,}"
+        raise CorruptVideoError(
+            f"{self.name}: the file {what}; about {readable} frames can be read, so frame "
+            f"{max(0, readable - 1)} or one near it is the first that is missing. Copy or download the file "
+            f"again, or open it with conceal_damage=True to use what is there"
         )
 
     def _first_frame(self) -> Any:

@@ -68,12 +68,7 @@ class ImageSource:
         self._paths = tuple(paths)
         self.height, self.width = _image_size(self._paths[0], 0)
         for index, path in enumerate(self._paths):
-            size = _image_size(path, index)
-            if size != (self.height, self.width):
-                raise FrameError(
-                    f"{path}: frame {index} is {size[0]}x{size[1]}, the first is {self.height}x{self.width} "
-                    f"(height x width); resize the images to one size or move it out of the folder"
-                )
+            _same_size(_image_size(path, index), index, (self.height, self.width), str(path))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -81,7 +76,9 @@ class ImageSource:
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode the images of `indices`."""
         for index in indices:
-            yield index, _read_image(self._paths[index], index)
+            frame = _read_image(self._paths[index], index)
+            _same_size(frame.shape, index, (self.height, self.width), str(self._paths[index]))
+            yield index, frame
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -100,7 +97,9 @@ def _image_size(path: Path, index: int) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
+            # Asking a PNG without EXIF for it would decode the whole picture.
+            known = image.format != "PNG" or "exif" in image.info
+            turned = known and image.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
     except (OSError, SyntaxError, ValueError) as error:
         raise _bad_image(path, index, error) from error
     return (width, height) if turned else (height, width)
@@ -128,7 +127,7 @@ class ArraySource:
         self.height, self.width = as_frame(frames[0], 0, name).shape[:2]
         if not isinstance(frames, np.ndarray):
             for index, frame in enumerate(frames):
-                _same_size(as_frame(frame, index, name), index, (self.height, self.width), name)
+                _same_size(as_frame(frame, index, name).shape, index, (self.height, self.width), name)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -169,11 +168,11 @@ def as_frame(frame: Any, index: int, name: str) -> Frame:
     return array
 
 
-def _same_size(frame: Frame, index: int, size: tuple[int, int], name: str) -> None:
-    if frame.shape[:2] != size:
+def _same_size(size: tuple[int, ...], index: int, first: tuple[int, int], name: str) -> None:
+    if size[:2] != first:
         raise FrameError(
-            f"{name}: frame {index} is {frame.shape[0]}x{frame.shape[1]}, the first is {size[0]}x{size[1]} "
-            f"(height x width); resize the frames to one size"
+            f"{name}: frame {index} is {size[0]}x{size[1]}, the first is {first[0]}x{first[1]} "
+            f"(height x width); bring all frames to one size or leave this one out"
         )
 
 
@@ -204,7 +203,7 @@ class SpoolSource:
     def _append(self, frame: Frame) -> None:
         if self._count == 0:
             self.height, self.width = frame.shape[:2]
-        _same_size(frame, self._count, (self.height, self.width), self.name)
+        _same_size(frame.shape, self._count, (self.height, self.width), self.name)
         self._file.write(np.ascontiguousarray(frame).data)
         self._count += 1
 

@@ -1,8 +1,4 @@
-"""Frames in and out: opening a container, and whether the file is whole.
-
-A cut file often demuxes without complaint and merely ends early, so what its boxes promise is
-compared with the bytes that are there.
-"""
+"""Frames in and out: opening a container and choosing its moving picture."""
 
 from __future__ import annotations
 
@@ -18,9 +14,11 @@ from videoseg.errors import (
     NoVideoStreamError,
     UnsupportedVideoError,
 )
+from videoseg.video.integrity import looks_like_video
 
 DECODER_THREADS = 2
-EBML_SEGMENT = 0x18538067
+# FFmpeg draws plain text and old text-mode art as pictures; nobody means that by a video.
+TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf", "sbg", "txd"}
 
 
 def open_stream(path: Path, *, conceal: bool) -> tuple[Any, Any]:
@@ -34,6 +32,9 @@ def open_stream(path: Path, *, conceal: bool) -> tuple[Any, Any]:
         container = av.open(str(path), metadata_errors="ignore")
     except FFmpegError as error:
         raise _cannot_open(path, error) from error
+    if container.format.name in TEXT_FORMATS:
+        container.close()
+        raise _cannot_open(path, ValueError("it is text"))
     stream = _choose(container)
     if stream is None:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
@@ -58,7 +59,7 @@ def _choose(container: Any) -> Any | None:
 
 
 def _cannot_open(path: Path, error: Exception) -> Exception:
-    if _looks_like_video(path):
+    if looks_like_video(path):
         return CorruptVideoError(
             f"{path}: the container is damaged or cut short ({error}); copy or download the file again, "
             f"or repair it by remuxing"
@@ -67,72 +68,3 @@ def _cannot_open(path: Path, error: Exception) -> Exception:
         f"{path}: not a video that can be decoded ({error}); give mp4, mkv, avi, webm, gif "
         f"or a folder of images"
     )
-
-
-def _looks_like_video(path: Path) -> bool:
-    """Whether the first bytes are those of a known video container."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    return (
-        head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"styp")
-        or head.startswith((b"\x1a\x45\xdf\xa3", b"GIF87a", b"GIF89a", b"FLV", b"\x00\x00\x01\xba"))
-        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
-    )
-
-
-def is_cut(path: Path) -> bool:
-    """Whether the file has fewer bytes than its container promises (False where it cannot tell)."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(16)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"styp"):
-            return _boxes_end(file, size) > size
-        if head.startswith(b"\x1a\x45\xdf\xa3"):
-            return _ebml_end(file) > size
-        if head.startswith(b"RIFF"):
-            return int.from_bytes(head[4:8], "little") + 8 > size
-        if head.startswith(b"GIF8"):
-            file.seek(max(0, size - 64))
-            return not file.read().rstrip(b"\0\r\n").endswith(b";")
-    return False
-
-
-def _boxes_end(file: Any, size: int) -> int:
-    """Where the last top-level box of an ISO media file says that it ends."""
-    position = 0
-    while position + 8 <= size:
-        file.seek(position)
-        header = file.read(16)
-        length = int.from_bytes(header[:4], "big")
-        if length == 1:
-            length = int.from_bytes(header[8:16], "big")
-        if length == 0:
-            return size
-        if length < 8:
-            return position
-        position += length
-    return position
-
-
-def _ebml_end(file: Any) -> int:
-    """Where the segment of a Matroska file says that it ends; 0 where its size is unknown."""
-    position = 0
-    for _ in range(2):
-        file.seek(position)
-        header = file.read(12)
-        id_length = _vint_length(header[0]) if header else 0
-        if not 1 <= id_length <= 4 or len(header) <= id_length:
-            return 0
-        element = int.from_bytes(header[:id_length], "big")
-        length = _vint_length(header[id_length])
-        bits = int.from_bytes(header[id_length : id_length + length], "big") & ((1 << 7 * length) - 1)
-        if bits == (1 << 7 * length) - 1:
-            return 0
-        position += id_length + length + bits
-        if element == EBML_SEGMENT:
-            return position
-    return 0
-
-
-def _vint_length(first: int) -> int:
-    return 9 - first.bit_length()

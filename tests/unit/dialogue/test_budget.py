@@ -99,6 +99,7 @@ def test_processor_limits_can_be_obeyed_or_ignored() -> None:
     obeying = preset("default", obey_processor_limits=True)
     assert np.prod(final((720, 1280), Role.LOW, obeying, STOCK)) >= 65_536
     assert np.prod(final((720, 1280), Role.KEYFRAME, obeying, RL_SAVED)) <= 200_704
+    assert final((720, 1280), Role.LOW, obeying, RL_SAVED) == final((720, 1280), Role.LOW)
     free = preset("released", obey_processor_limits=False)
     assert np.prod(final((720, 1280), Role.LOW, free, STOCK)) <= 25_088
 
@@ -139,9 +140,18 @@ def test_pixels_equal_the_image_processor(patch: int, merge: int) -> None:
         size={"shortest_edge": 3_136, "longest_edge": 200_704},
     )
     expected = processor(frame, return_tensors="np")
-    plan = resize_plan(frame.shape[:2], Role.HIGH, DEFAULT, geometry)
-    ours = patchify(resize(frame, plan), geometry)
-    assert ours.dtype == np.float32
     height, width = final(frame.shape[:2], Role.HIGH, geometry=geometry)
     assert expected["image_grid_thw"].tolist() == [[1, height // patch, width // patch]]
+    ours = patchify(resize(frame, (ResizeStep(height, width, "bicubic"),)), geometry)
+    assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, expected["pixel_values"], atol=1e-5)
+
+
+def test_the_tensor_filter_is_pillows_up_to_rounding() -> None:
+    rows, columns = np.mgrid[0:90, 0:131]
+    frame = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
+    for size in [(32, 64), (90, 131), (160, 224)]:
+        images = [resize(frame, (ResizeStep(*size, kind),)) for kind in ("bicubic", "tensor_bicubic")]
+        assert images[0].shape == images[1].shape == (*size, 3)
+        assert images[1].dtype == np.uint8
+        assert np.abs(images[0].astype(int) - images[1]).max() <= 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,17 @@ from videoseg.dialogue.chatml import END, IMAGE, PLACEHOLDER, START
 from videoseg.dialogue.episode import Episode, ImagePart, Observation, TextPart
 from videoseg.dialogue.grammar import format_reply
 from videoseg.dialogue.preset import DEFAULT, RELEASED, Preset, preset
-from videoseg.dialogue.prompts import SYSTEM_PROMPT
-from videoseg.dialogue.render import Renderer, join, require_features
+from videoseg.dialogue.prompts import SYSTEM_PROMPT, clean_query
+from videoseg.dialogue.render import Renderer, check_query, join, require_features
 from videoseg.errors import CheckpointError, QueryError, RenderError
 from videoseg.types import Answer, Interval, Role, Select, ShownFrame
 
 SIZE = (48, 64)
 SMALL = {"low_pixels": 1024, "high_pixels": 2048, "keyframe_pixels": 3072, "min_pixels": 256}
-PRESETS = [preset("default", **SMALL), preset("released", low_frames=4, high_frames=2)]
+PRESETS = [
+    preset("default", **SMALL),
+    preset("released", low_frames=4, high_frames=2, obey_processor_limits=False),
+]
 
 think = st.text(st.sampled_from("abZ é\n\t 0'<>[]"), max_size=12)
 reply_text = st.builds(
@@ -61,8 +66,8 @@ def renderer(request: pytest.FixtureRequest, tokenizer: Any, small_geometry: Ima
 def appended(renderer: Renderer, turns: list[tuple[Observation, list[int]]], pending: Observation) -> Any:
     """The chunks of a cached dialogue, one after the other."""
     chunks = [renderer.first(turns[0][0] if turns else pending)]
-    observations = [observation for observation, _ in turns[1:]] + [pending]
-    for (_, ids), observation in zip(turns, observations, strict=True):
+    following = [*(observation for observation, _ in turns), pending][1:]
+    for (_, ids), observation in zip(turns, following, strict=True):
         chunks += [renderer.reply(ids), renderer.later(observation, closed=ids[-1] == renderer.end_id)]
     return join(chunks)
 
@@ -170,8 +175,9 @@ def test_image_keys_and_shown_sizes(renderer: Renderer) -> None:
         (ImagePart(3, Role.LOW), ImagePart(3, Role.HIGH), ImagePart(3, Role.HIGH), ImagePart(4, Role.LOW)), 2
     )
     low, high, same, other = renderer.first(observation).images
-    assert len({low.key, high.key, same.key, other.key}) == 3
     assert high.key == same.key
+    assert low.key != other.key
+    assert (low.key == high.key) == (low.plan == high.plan)
     shown = renderer.shown(observation)
     assert shown[0] == ShownFrame(3, Role.LOW, width=low.size[1], height=low.size[0])
     assert low.turn == 2
@@ -240,5 +246,28 @@ def test_forged_turns_and_images_are_refused(renderer: Renderer) -> None:
 @pytest.mark.parametrize("chosen", [DEFAULT, RELEASED])
 def test_a_text_tokenizer_is_refused(tokenizer_builder: Any, chosen: Preset) -> None:
     plain = tokenizer_builder(["<|endoftext|>", START, END])
-    with pytest.raises(CheckpointError, match="vision"):
+    with pytest.raises(CheckpointError, match="Qwen-VL"):
         Renderer(plain, ImageGeometry(), chosen, SIZE)
+
+
+@settings(deadline=None, max_examples=50)
+@given(query=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_no_accepted_query_can_forge_structure(renderer: Renderer, tokenizer: Any, query: str) -> None:
+    try:
+        check_query(query, tokenizer, renderer.preset)
+    except QueryError:
+        return
+    turns, pending = play(renderer, [format_reply(Select(Interval(0, 5), 2))], query=query)
+    assert pending is not None
+    plain, _ = play(renderer, [format_reply(Select(Interval(0, 5), 2))])
+    structure = sorted(tokenizer.get_added_vocab().values())
+    ids, expected = renderer.prompt(turns, pending).ids, renderer.prompt(plain, pending).ids
+    assert [int((ids == i).sum()) for i in structure] == [int((expected == i).sum()) for i in structure]
+    assert tokenizer.decode(ids.tolist(), skip_special_tokens=False).count(
+        clean_query(query, renderer.preset)
+    )
+
+
+def test_dialogues_need_no_torch() -> None:
+    code = "import sys, videoseg.dialogue.render; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

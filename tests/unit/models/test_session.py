@@ -43,7 +43,7 @@ def test_three_ragged_turns_equal_a_full_pass(vlm):
         chunks = [random_chunk(vlm, rng, grids[(row + turn) % 3], 3 + 2 * row) for row in range(3)]
         own = session.extend([RowInput(*chunk) for chunk in chunks])
         replies = [rng.integers(0, 80, 4 + 3 * row).tolist() for row in range(3)]
-        generated = session.generate(forced(replies), STOP, 40)
+        generated = session.generate(forced(replies), [STOP], 40)
         session.flush()
         for row in range(3):
             assert generated[row].ids == [*replies[row], STOP]
@@ -64,7 +64,7 @@ def test_greedy_generation_equals_generation_without_a_cache(vlm):
     ids, images = random_chunk(vlm, np.random.default_rng(5), [(4, 4)], 6)
     session = Session(vlm)
     session.extend([RowInput(ids, images)])
-    reply = session.generate(greedy, STOP, 12, forbidden=(90,))[0]
+    reply = session.generate(greedy, [STOP], 12, forbidden=(90,))[0]
     seen = list(ids)
     norm = vlm.model.model.language_model.norm
     for token in reply.ids:
@@ -78,7 +78,7 @@ def test_the_last_token_gets_its_state_with_the_next_chunk_or_a_flush(vlm):
     ids, images = random_chunk(vlm, np.random.default_rng(6), [], 6)
     session = Session(vlm)
     session.extend([RowInput(ids, images)])
-    reply = session.generate(forced([[5, 6]]), STOP, 2)[0]
+    reply = session.generate(forced([[5, 6]]), [STOP], 2)[0]
     assert reply.ids == [5, 6]
     assert not reply.stopped
     assert len(reply.states) == 1
@@ -117,7 +117,7 @@ def test_kept_rows_go_on_and_others_are_dropped(vlm):
 def test_a_session_with_an_open_reply_cannot_be_forked(vlm):
     session = Session(vlm)
     session.extend([RowInput([1, 2, 3])])
-    session.generate(greedy, STOP, 1)
+    session.generate(greedy, [STOP], 1)
     with pytest.raises(ValueError, match="open"):
         session.fork(2)
 
@@ -126,7 +126,7 @@ def test_sampling_is_reproducible_and_forbidden_tokens_never_come(vlm):
     def draw(seed):
         session = Session(vlm, rows=2)
         session.extend([RowInput([1, 2, 3]), RowInput([4, 5, 6])])
-        return [r.ids for r in session.generate(RandomSampler(1.5, 1.0, 0, seed), STOP, 30, range(20, 99))]
+        return [r.ids for r in session.generate(RandomSampler(1.5, 1.0, 0, seed), [STOP], 30, range(20, 99))]
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
@@ -136,4 +136,3 @@ def test_sampling_is_reproducible_and_forbidden_tokens_never_come(vlm):
 def test_top_k_of_one_is_greedy(vlm):
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(RandomSampler(0.7, 1.0, 1)(logits, 0), greedy(logits, 0))
-

@@ -19,8 +19,6 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
 from videoseg.dialogue.budget import ImageGeometry
-from videoseg.dialogue.preset import DEFAULT, Preset, preset
-from videoseg.dialogue.render import check_template
 from videoseg.errors import CheckpointError, CheckpointKeysError
 from videoseg.models.checkpoints.keys import require_complete
 from videoseg.models.checkpoints.meta_sam2 import from_state
@@ -64,18 +62,16 @@ def load_folder(
     rest stays on `device`. `sam2_image_size` matters for official exports only, whose files do not hold
     it. Raises `CheckpointError`, `CheckpointKeysError`.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     text = load_text(folder, config)
     state = read_weights(folder)
     text.source.update({"name": name or folder.name, "sha256": _checked_hashes(folder, hashes or {})})
     parts = split(state)
     torch_dtype = choose_dtype(dtype, device)
-    with quiet_transformers():
-        language = _load_language(parts, config, torch_dtype, device, device_map, attention)
-        sam2 = _load_sam2(parts.sam2, config, sam2_image_size).to(torch_dtype)
-    projector = _load_projector(parts.projector, torch_dtype)
-    model = O3Model(VLM(language), projector.to(device), sam2.to(device), text)
-    return model.eval()
+    language = load_language(parts.language, config, torch_dtype, device_map, attention)
+    sam2 = _load_sam2(parts.sam2, config, sam2_image_size).to(device, torch_dtype)
+    projector = _load_projector(parts.projector, torch_dtype).to(device)
+    return O3Model(VLM(language if device_map else language.to(device)), projector, sam2, text).eval()
 
 
 def save_folder(model: O3Model, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
@@ -122,7 +118,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder; `CheckpointError` if there is none or a shard is missing."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
         missing = [name for name in names if not (folder / name).exists()]
         if missing:
             raise CheckpointError(f"{folder}: the shards {', '.join(missing)} are missing; download them")
@@ -135,20 +131,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def load_text(folder: Path, config: dict[str, Any]) -> TextSide:
     """Tokenizer, image geometry and preset of a checkpoint; its chat template is checked."""
-    geometry = ImageGeometry.from_processor_config(_read_json(folder / "preprocessor_config.json"))
-    tokenizer = _load_tokenizer(folder)
-    check_template(tokenizer)
+    geometry = ImageGeometry.from_processor_config(read_json(folder / "preprocessor_config.json"))
     files = {name: (folder / name).read_bytes() for name in TEXT_FILES if (folder / name).exists()}
-    return TextSide(tokenizer, geometry, preset_from_config(config), config, files)
+    return TextSide.checked(load_tokenizer(folder), geometry, config, files)
 
 
-def preset_from_config(config: Mapping[str, Any]) -> Preset:
-    """The preset that a checkpoint was trained for: the default one unless its config names another."""
-    settings = dict(config.get("videoseg", {}).get("preset", {}))
-    return preset(settings.pop("name", DEFAULT.name), **settings)
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder with its chat template; no code of the folder is run."""
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -160,30 +149,29 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _load_language(
-    parts: Parts,
+def load_language(
+    state: State,
     config: Mapping[str, Any],
     dtype: torch.dtype,
-    device: str,
-    device_map: str | Mapping[str, Any] | None,
-    attention: str,
+    device_map: str | Mapping[str, Any] | None = None,
+    attention: str = "sdpa",
 ) -> Qwen3VLForConditionalGeneration:
-    model, report = Qwen3VLForConditionalGeneration.from_pretrained(
-        None,
-        config=language_config(config),
-        state_dict=dict(parts.language),
-        dtype=dtype,
-        device_map=device_map,
-        attn_implementation=attention,
-        output_loading_info=True,
-    )
-    mismatched = [str(entry) for entry in report["mismatched_keys"]]
-    if mismatched:
-        raise CheckpointKeysError(
-            f"weights of another shape than config.json says: {', '.join(mismatched[:10])}"
+    """Qwen3-VL from its own key names, key-complete; spread over devices if `device_map` is given."""
+    with quiet_transformers():
+        model, report = Qwen3VLForConditionalGeneration.from_pretrained(
+            None,
+            config=language_config(config),
+            state_dict=dict(state),
+            dtype=dtype,
+            device_map=device_map,
+            attn_implementation=attention,
+            output_loading_info=True,
         )
+    if report["mismatched_keys"]:
+        shown = ", ".join(str(entry) for entry in list(report["mismatched_keys"])[:10])
+        raise CheckpointKeysError(f"weights of another shape than config.json says: {shown}")
     require_complete(report["missing_keys"], report["unexpected_keys"], "the language model (model.*)")
-    return model if device_map else model.to(device)
+    return model
 
 
 def _load_sam2(state: State, config: Mapping[str, Any], image_size: int) -> Sam2:
@@ -217,7 +205,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a checkpoint; `CheckpointError` names it when it is missing or broken."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:

@@ -1,0 +1,104 @@
+"""`videoseg segment`: questions about one video, answered with masks and the reasoning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from videoseg.cli.show import print_json, print_result, print_turn, progress_bar
+from videoseg.errors import UsageError
+
+
+def segment(
+    video: str,
+    query: list[str],
+    *,
+    model: str = "tiny",
+    out: str | None = None,
+    preset: str | None = None,
+    propagation: str | None = None,
+    max_turns: int | None = None,
+    overrides: dict[str, Any] | None = None,
+    original_sam2: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: str | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    fps: float | None = None,
+    png: bool = True,
+    overlay: bool = True,
+    check: bool = True,
+    overwrite: bool = False,
+    json: bool = False,
+) -> int:
+    """Segment what the questions mean.
+
+    Args:
+        video: a video file, a folder of images, or a glob of images
+        query: one or more questions
+        model: tiny, videoseg-o3-2b, videoseg-o3-4b, a folder, hf:owner/name or ms:owner/name
+        out: folder for the results, default <video name>.videoseg; several questions get a subfolder each
+        preset: default or released; without it the checkpoint's own
+        propagation: inject_every_frame, inject_once, original_sam2 or per_frame
+        max_turns: at most so many looks
+        overrides: further fields of the preset or its budget, such as '{"low_frames": 10}'
+        original_sam2: Meta's unmodified SAM2 weights, for propagation original_sam2
+        device: cpu, cuda, mps, or auto
+        dtype: float32, bfloat16, float16, or auto
+        device_map: spread the language model over several GPUs (auto, balanced), needs accelerate
+        temperature: 0 is greedy
+        seed: for sampling
+        fps: read the video at this frame rate instead of all its frames
+        png: write the masks as PNG files too
+        overlay: write overlay.mp4
+        check: decode the whole video once first, so that a damaged frame is found before the work
+        overwrite: replace results that exist
+        json: print the outcome as JSON on standard output
+    """
+    from videoseg.export.result import save
+    from videoseg.export.trace_json import trace_to_json
+    from videoseg.systems import load
+    from videoseg.systems.o3 import as_queries
+    from videoseg.video.reader import Video
+
+    queries = as_queries(query)
+    folders = [Path(folder) for folder in _folders(video, out, [q.id for q in queries])]
+    for folder in folders:
+        if folder.exists() and any(folder.iterdir()) and not overwrite:
+            raise UsageError(f"{folder} holds something already; give --out or --overwrite")
+    fields = {"propagation": propagation, "max_turns": max_turns, **(overrides or {})}
+    with Video(video, fps=fps) as opened:
+        if check:
+            opened.check()
+        system = load(
+            model,
+            preset=preset,
+            device=device,
+            dtype=dtype,
+            device_map=device_map,
+            temperature=temperature,
+            seed=seed,
+            original_sam2=original_sam2,
+            **{key: value for key, value in fields.items() if value is not None},
+        )
+        with progress_bar() as update:
+            results = system.segment(
+                opened, queries, progress=update, notify=lambda row, turn: print_turn(queries[row], turn)
+            )
+        for result, folder in zip(results, folders, strict=True):
+            save(result, folder, video=opened, overwrite=overwrite, png=png, overlay=overlay)
+            print_result(result, folder)
+    if json:
+        print_json(
+            [
+                {"folder": str(folder), "objects": len(result.masklets), "trace": trace_to_json(result.trace)}
+                for result, folder in zip(results, folders, strict=True)
+            ]
+        )
+    return 0
+
+
+def _folders(video: str, out: str | None, ids: list[str]) -> list[Path]:
+    base = Path(out) if out else Path(f"{Path(video).stem or 'video'}.videoseg")
+    return [base] if len(ids) == 1 else [base / f"query-{i}" for i in ids]

@@ -1,0 +1,53 @@
+"""Examples to a padded batch. Rows are padded on the right, so that a causal pass needs no mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from videoseg.training.examples import Example, SegTarget
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch:
+    """B dialogues: ids and loss_mask `[B, L]`; images in token order row by row; [SEG]s with their rows.
+
+    `patches` and `grids` have one entry per image, `first_image[b]` is the number of row b's first one;
+    `looks` `[image tokens, looks]` follows the images.
+    """
+
+    ids: Tensor
+    loss_mask: Tensor
+    patches: list[Tensor]
+    grids: list[tuple[int, int]]
+    first_image: list[int]
+    looks: Tensor
+    segs: list[SegTarget]
+    seg_rows: Tensor
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Join examples into one batch."""
+    length = max(len(example.chunk.ids) for example in examples)
+    ids = torch.full((len(examples), length), pad_id)
+    mask = torch.zeros(len(examples), length, dtype=torch.bool)
+    first, rows = [], []
+    for row, example in enumerate(examples):
+        size = len(example.chunk.ids)
+        ids[row, :size] = torch.from_numpy(example.chunk.ids)
+        mask[row, :size] = torch.from_numpy(example.chunk.loss_mask)
+        first.append(sum(len(other.patches) for other in examples[:row]))
+        rows += [row] * len(example.segs)
+    return Batch(
+        ids,
+        mask,
+        [patches for example in examples for patches in example.patches],
+        [image.grid for example in examples for image in example.chunk.images],
+        first,
+        torch.cat([example.looks for example in examples]),
+        [seg for example in examples for seg in example.segs],
+        torch.tensor(rows, dtype=torch.long),
+    )
