@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from videoseg.models.o3 import O3Model
+from videoseg.models.tiny import build_o3
 from videoseg.models.vlm import VLM, ImageFeatures
 
 IMAGE, START, END = 90, 91, 92
@@ -69,3 +73,47 @@ def random_chunk(
     ids += rng.integers(0, 80, words).tolist()
     with torch.no_grad():
         return ids, vlm.encode_images(patches, grids)
+
+
+CORPUS = [
+    "the red disc that leaves first, frames 0 1 2 3 4 5 6 7 8 9",
+    "<think>Step 1: it moves. Step 2: red. Step 3: the disc. Action: Confirmed.</think>",
+    '<answer><VTG>{"start": 1, "end": 2, "keyframe": 3}</VTG>',
+]
+SMALL_SAM2 = {"image_size": 64, "memory_layers": 1, "memory_mlp": 32, "decoder_mlp": 32, "fuser_mlp": 32}
+
+
+def random_o3(seed: int = 0) -> O3Model:
+    """The tiny architecture, untrained, with a smaller SAM2."""
+    return build_o3(seed, corpus=CORPUS, sam2=SMALL_SAM2).eval()
+
+
+def moving_square(frames: int = 10, height: int = 48, width: int = 64) -> np.ndarray:
+    """uint8 [T, H, W, 3]: a red square on noise, moving right."""
+    video = np.random.default_rng(0).integers(0, 90, (frames, height, width, 3), dtype=np.uint8)
+    for index in range(frames):
+        left = 4 + index * (width - 24) // max(1, frames - 1)
+        video[index, 16:32, left : left + 16] = (230, 20, 20)
+    return video
+
+
+class Script:
+    """A sampler that lets each dialogue say given replies, as ids; dialogues may differ in length."""
+
+    def __init__(self, replies: Sequence[Sequence[Sequence[int]]]) -> None:
+        self._replies = replies
+        self._turn = -1
+        self._rows: list[int] = []
+
+    def __call__(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+        if step == 0:
+            self._turn += 1
+            self._rows = [row for row, turns in enumerate(self._replies) if self._turn < len(turns)]
+        current = [self._replies[row][self._turn] for row in self._rows]
+        return torch.tensor([ids[min(step, len(ids) - 1)] for ids in current])
+
+
+def script(model: O3Model, dialogues: Sequence[Sequence[str]]) -> Script:
+    """A `Script` from texts, each closed by the end of its turn."""
+    renderer = model.text.renderer((48, 64))
+    return Script([[renderer.encode_reply(text) for text in turns] for turns in dialogues])

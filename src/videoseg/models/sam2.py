@@ -164,10 +164,11 @@ class Sam2(nn.Module):
     ) -> PromptTokens:
         """Prompt by boxes [B, 4] as (x1, y1, x2, y2) in input pixels, with further clicks if given."""
         corners = box.reshape(-1, 2, 2)
-        kinds = torch.tensor([2, 3]).expand(len(corners), 2)
+        kinds = torch.tensor([2, 3], device=box.device).expand(len(corners), 2)
         if points is None or labels is None:
             return self.prompt_points(corners, kinds)
-        return self.prompt_points(torch.cat([corners, points.to(corners)], 1), torch.cat([kinds, labels], 1))
+        points = torch.cat([corners, points.to(corners)], 1)
+        return self.prompt_points(points, torch.cat([kinds, labels.to(kinds)], 1))
 
     def prompt_mask(self, mask: Tensor) -> PromptTokens:
         """Prompt by masks [B, H, W] of any size, true or > 0.5 on the object: stock SAM2's mask input."""

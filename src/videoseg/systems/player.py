@@ -94,18 +94,13 @@ class Player:
         if session is None:
             return self._start([self._renderer.first(observation) for observation in observations])
         if all(self._renderer.retokenises(dialogue.replies[-1].ids) for dialogue in dialogues):
-            session.extend(
-                [
-                    self._input(
-                        self._renderer.later(
-                            observation, closed=dialogue.replies[-1].ids[-1] == self._model.end_id
-                        )
-                    )
-                    for dialogue, observation in zip(dialogues, observations, strict=True)
-                ]
-            )
+            session.extend([self._input(self._later(dialogue)) for dialogue in dialogues])
             return session
         return self._start([self._encode_again(dialogue) for dialogue in dialogues])
+
+    def _later(self, dialogue: Dialogue) -> Chunk:
+        closed = dialogue.replies[-1].ids[-1] == self._model.end_id
+        return self._renderer.later(dialogue.observations[-1], closed=closed)
 
     def _encode_again(self, dialogue: Dialogue) -> Chunk:
         """The whole dialogue from its text, where the text does not give the sampled ids back."""

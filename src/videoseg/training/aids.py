@@ -26,9 +26,13 @@ class Aids(nn.Module):
         self.key = nn.Linear(width, 64)
 
     def dense_loss(self, tokens: Tensor, looks: Tensor) -> Tensor:
-        """Looks of visual tokens `[N, width]` against `[N, NUM_LOOKS]`; rare positives count four times."""
+        """Looks of visual tokens `[N, width]` against `[N, NUM_LOOKS]`; rare positives count four times.
+
+        Entries that are NaN are not asked.
+        """
+        scores, asked = self.dense(tokens).float(), ~looks.isnan()
         weight = torch.full((), 4.0, device=tokens.device)
-        return F.binary_cross_entropy_with_logits(self.dense(tokens).float(), looks, pos_weight=weight)
+        return F.binary_cross_entropy_with_logits(scores[asked], looks[asked], pos_weight=weight)
 
     def pointer_loss(self, states: Tensor, tokens: Sequence[Tensor], segs: Sequence[SegTarget]) -> Tensor:
         """Cross-entropy of [SEG] states `[N, width]` over the visual tokens of the frame each is drawn on."""

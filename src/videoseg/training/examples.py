@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from videoseg.data.world.draw import Stage
 from videoseg.data.world.sampler import Sample, WorldSpec, draw_sample
+from videoseg.data.world.scene import FINE
 from videoseg.data.world.trace import true_trace
 from videoseg.dialogue.episode import Episode, Observation
 from videoseg.dialogue.grammar import format_reply
@@ -25,7 +26,8 @@ from videoseg.models.o3 import O3Model
 from videoseg.training.words import COLOUR_INDEX, SIZE_INDEX, shrink
 from videoseg.types import Role
 
-NUM_LOOKS = len(COLOUR_INDEX) * 2
+NUM_LOOKS = len(COLOUR_INDEX) * 2 + 1
+"""Looks of a visual token: every (colour, size), and fine stripes (asked of keyframes only)."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -70,6 +72,8 @@ def draw_example(
         rng = np.random.default_rng([seed, 3])
         positions = np.flatnonzero(chunk.ids == model.seg_id)
         for turn, position in enumerate(positions):
+            if turn == 0 and sample.question.family == "detail":
+                continue  # nobody can know the target before the second look
             shown = _supervised_image(chunk.images, turn, rng)
             segs.append(_seg_target(sample, drawn, model, chunk.images, shown, target, int(position), mask_size, masks))
     return Example(chunk, patches, looks, segs)
@@ -129,6 +133,10 @@ def _looks(sample: Sample, drawn: _Drawn, image: ImageRef) -> Tensor:
     for thing, share in zip(sample.scene.things, cover, strict=True):
         number = COLOUR_INDEX[thing.colour] * 2 + SIZE_INDEX[thing.size]
         looks[:, number] = torch.maximum(looks[:, number], (share > 0.04).float())
+        if thing.texture == FINE:
+            looks[:, -1] = (share > 0.1).float()
+    if image.role is not Role.KEYFRAME:
+        looks[:, -1] = torch.nan
     return looks
 
 

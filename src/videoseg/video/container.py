@@ -46,7 +46,8 @@ class ContainerSource:
         self._table = table
         first = self._first_frame()
         self._table = without_leading(table, first.pts)
-        self.height, self.width = upright(first).shape[:2]
+        self._matrix = display_matrix(first)
+        self.height, self.width = upright(first, self._matrix).shape[:2]
         self._last = -1
         self._packets = None
 
@@ -92,7 +93,7 @@ class ContainerSource:
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode the frames of ascending `indices`; only these are converted to RGB."""
         for index in indices:
-            frame = upright(self._advance(index))
+            frame = upright(self._advance(index), self._matrix)
             if frame.shape[:2] != (self.height, self.width):
                 raise FrameError(
                     f"{self.name}: frame {index} is {frame.shape[0]}x{frame.shape[1]}, the first is "
@@ -208,17 +209,29 @@ class ContainerSource:
             raise FrameError(damaged(self.name, *damage)) from damage[1]
 
 
-def upright(frame: Any) -> Frame:
+def display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
+    """The entries a, b, c, d of the frame's display matrix, if it has one.
+
+    Asking makes the frame refer to itself, so that only the garbage collector can free it: ask once
+    per file.
+    """
+    for data in tuple(frame.side_data.keys()):
+        if data.type.name == "DISPLAYMATRIX":
+            entries = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+            return entries[0], entries[1], entries[3], entries[4]
+    return None
+
+
+def upright(frame: Any, matrix: tuple[int, int, int, int] | None) -> Frame:
     """The picture as uint8 [H, W, 3] RGB with its display matrix applied.
 
     The matrix maps a pixel (x, y) to (a x + c y, b x + d y); quarter turns and mirrorings are
     exact, and any other angle is taken to be the nearest of them.
     """
     picture = frame.to_ndarray(format="rgb24")
-    matrix = next((bytes(d) for d in tuple(frame.side_data.keys()) if d.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
         return np.ascontiguousarray(picture)
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].astype(np.int64)
+    a, b, c, d = matrix
     if abs(b) + abs(c) > abs(a) + abs(d):
         picture, across, down = picture.swapaxes(0, 1), c, b
     else:

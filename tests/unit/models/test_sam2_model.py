@@ -9,7 +9,7 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenc
 
 from sam2_builders import random_features, random_frames, random_sam2
 from videoseg.errors import CheckpointKeysError, UsageError
-from videoseg.models.sam2 import ABSENT_LOGIT, Sam2
+from videoseg.models.sam2 import ABSENT_LOGIT, MaskPrediction, Sam2
 from videoseg.tracking.sam2 import Sam2Tracker, TrackingOptions
 
 
@@ -60,21 +60,34 @@ def session_logits(
     return {frame: output["pred_masks"] for frame, output in outputs.items()}
 
 
+def tracked(
+    sam2: Sam2, images: torch.Tensor, keyframe: int, points: torch.Tensor, labels: torch.Tensor
+) -> dict[int, MaskPrediction]:
+    """The same by our tracker."""
+    features, count = sam2.encode(images), len(images)
+    options = TrackingOptions(gate=True)
+    tracker = Sam2Tracker(sam2, "inject_once", num_frames=count, options=options)
+    prompt = sam2.prompt_points(points, labels)
+    found = {keyframe: tracker.start(features.select([keyframe]), prompt, keyframe)}
+    for frame in [*range(keyframe + 1, count), *range(keyframe - 1, -1, -1)]:
+        found[frame] = tracker.step(features.select([frame]), frame)
+    return found
+
+
 @pytest.mark.parametrize("version", ["2.0", "2.1"])
 @pytest.mark.parametrize("clicks", [1, 3])
 @torch.no_grad()
 def test_stock_tracking_equals_transformers(version: str, clicks: int) -> None:
-    sam2 = random_sam2(seed=3, version=version)
+    sam2 = random_sam2(seed=3, version=version, width=128)  # transformers' session fails at 64
     images = torch.stack([sam2.preprocess(frame) for frame in random_frames(20)])
     points = torch.rand(1, clicks, 2) * sam2.image_size
     labels = torch.tensor([[1, 0, 1]])[:, :clicks]
+    scores = [float(answer.score) for answer in tracked(sam2, images, 8, points, labels).values()]
+    sam2.model.mask_decoder.pred_obj_score_head.proj_out.bias -= sum(scores) / len(scores)
+    found = tracked(sam2, images, 8, points, labels)
     expected = session_logits(sam2, images, 8, points, labels)
-    features = sam2.encode(images)
-    tracker = Sam2Tracker(sam2, "inject_once", num_frames=20, options=TrackingOptions(gate=True))
-    found = {8: tracker.start(features.select([8]), sam2.prompt_points(points, labels), 8)}
-    for frame in [*range(9, 20), *range(7, -1, -1)]:
-        found[frame] = tracker.step(features.select([frame]), frame)
-    assert len({bool(answer.score > 0) for answer in found.values()}) == 2
+    assert {bool(answer.score > 0) for answer in found.values()} == {True, False}
+    assert found.keys() == expected.keys()
     for frame, answer in found.items():
         torch.testing.assert_close(answer.logits, expected[frame], atol=2e-3, rtol=1e-3)
 
@@ -82,7 +95,7 @@ def test_stock_tracking_equals_transformers(version: str, clicks: int) -> None:
 @torch.no_grad()
 def test_decode_keeps_the_mask_of_highest_iou(sam2: Sam2) -> None:
     features = random_features(sam2, 6)
-    prompt = sam2.prompt_language(torch.randn(6, sam2.width))
+    prompt = sam2.prompt_language(4 * torch.randn(6, sam2.width))
     answer = sam2.segment(features, prompt)
     masks = sam2.decode_all(features, sam2.unconditioned(features), prompt)
     assert answer.logits.shape == (6, 1, 8, 8)

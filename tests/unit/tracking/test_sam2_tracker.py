@@ -308,3 +308,17 @@ def test_video_features_keep_what_the_cache_holds(sam2: Sam2) -> None:
     features(0)
     assert features.computed == 5
     assert torch.equal(features(0).top, first.top)
+
+
+@torch.no_grad()
+def test_tracks_in_bfloat16(sam2: Sam2, features: FrameFeatures, embedding: Tensor) -> None:
+    small = random_sam2().bfloat16()
+    frames = random_features(small, 6)
+    expected = dict(propagate(sam2, at(features), 6, 2, embedding))
+    found = dict(propagate(small, at(frames), 6, 2, embedding.bfloat16()))
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = dict(propagate(sam2, at(random_features(sam2, 6)), 6, 2, embedding))
+    scale = expected[5].logits.std()
+    for run in (found, cast):
+        assert run[5].logits.dtype == torch.bfloat16
+        assert (run[5].logits - expected[5].logits).abs().mean() < 0.1 * scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 from collections.abc import Callable
@@ -209,6 +210,20 @@ def test_memory_is_bounded_on_2000_frames_with_one_keyframe(tmp_path: Path, clip
         assert last == 0
         assert video.cache.peak_frames <= 64
         assert video.cache.peak_bytes <= 64 * 48 * 96 * 3
+
+
+def test_decoded_pictures_are_freed_without_the_garbage_collector(clip: Callable) -> None:
+    """A picture that refers to itself would stay until the collector happens to run."""
+    path = clip("a.mp4", 80)
+    gc.collect()
+    gc.disable()
+    try:
+        with Video(path, cache_bytes=0) as video:
+            video.check()
+            alive = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+    finally:
+        gc.enable()
+    assert alive <= 8
 
 
 def test_default_cache_does_not_grow_with_length(clip: Callable) -> None:

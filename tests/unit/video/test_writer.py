@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -25,6 +25,12 @@ def disc_masklets(count: int, height: int, width: int) -> Masklets:
     ones = (1.0,) * count
     masklet = Masklet(1, tuple(Rle.encode(mask) for mask in masks), ones, ones)
     return Masklets(count, height, width, (masklet,))
+
+
+def write_all(path: Path, frames: Iterable[np.ndarray], *, alpha: bool = False) -> None:
+    with VideoWriter(path, 10, alpha=alpha) as writer:
+        for frame in frames:
+            writer.write(frame)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
@@ -68,9 +74,13 @@ def test_exception_leaves_nothing_half_written(had: bool, tmp_path: Path, paint:
     path = tmp_path / "out.mp4"
     if had:
         path.write_bytes(b"earlier")
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 10) as writer:
-        writer.write(paint(0))
+
+    def frames() -> Iterator[np.ndarray]:
+        yield paint(0)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_all(path, frames())
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"earlier"] * had
 
 
@@ -81,25 +91,18 @@ def test_nothing_written(tmp_path: Path) -> None:
 
 
 def test_bad_frames(tmp_path: Path, paint: Callable) -> None:
-    with pytest.raises(UsageError, match="frame 1 is 50x96"), VideoWriter(tmp_path / "a.mp4", 10) as writer:
-        writer.write(paint(0))
-        writer.write(paint(0, 50))
-    with pytest.raises(UsageError, match="float64"), VideoWriter(tmp_path / "a.mp4", 10) as writer:
-        writer.write(paint(0).astype(float))
-    with (
-        pytest.raises(UsageError, match="uint8.*4"),
-        VideoWriter(tmp_path / "a.mov", 10, alpha=True) as writer,
-    ):
-        writer.write(paint(0))
+    with pytest.raises(UsageError, match="frame 1 is 50x96"):
+        write_all(tmp_path / "a.mp4", [paint(0), paint(0, 50)])
+    with pytest.raises(UsageError, match="float64"):
+        write_all(tmp_path / "a.mp4", [paint(0).astype(float)])
+    with pytest.raises(UsageError, match=r"uint8 \[H, W, 4\]"):
+        write_all(tmp_path / "a.mov", [paint(0)], alpha=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_place_and_kind(tmp_path: Path, paint: Callable) -> None:
-    with (
-        pytest.raises(OutputError, match="folder exists"),
-        VideoWriter(tmp_path / "none" / "a.mp4", 10) as writer,
-    ):
-        writer.write(paint(0))
+    with pytest.raises(OutputError, match="folder exists"):
+        write_all(tmp_path / "none" / "a.mp4", [paint(0)])
     with pytest.raises(UsageError, match="mp4"):
         VideoWriter(tmp_path / "a.gif", 10)
     with pytest.raises(UsageError, match="webm"):

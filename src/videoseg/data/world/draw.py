@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from videoseg.data.world.scene import COLOURS, Scene, Thing
+from videoseg.data.world.scene import COLOURS, FINE, Scene, Thing
 
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
@@ -88,12 +88,15 @@ def signed_distance(shape: str, y: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def _paint_of(thing: Thing, y: FloatArray, x: FloatArray) -> FloatArray:
-    """Colour of every pixel of a thing's window, `float32 [h, w, 3]`."""
+    """Colour of every pixel of a thing's window, `float32 [h, w, 3]`; textures do not change its mean."""
     shade = np.ones(np.broadcast_shapes(y.shape, x.shape), dtype=np.float32)
     if thing.texture == "stripes":
-        shade = shade - 0.16 * (np.sin(9.0 * (x + y)) > 0)
+        shade = shade + np.where(np.sin(9.0 * (x + y)) > 0, 0.08, -0.08)
+    elif thing.texture == FINE:
+        shade = shade + np.where(np.sin(2 * np.pi * x * thing.radius * 160 / 3) > 0, 0.16, -0.16)
     elif thing.texture == "shaded":
-        shade = shade - 0.13 * np.clip((x + y + 1.4) / 2.8, 0, 1)
+        shade = shade + 0.1 * np.clip(x + y, -1, 1)
+    shade = shade * thing.brightness
     paint: FloatArray = shade[..., None].astype(np.float32) * np.array(COLOURS[thing.colour], dtype=np.float32)
     return paint
 

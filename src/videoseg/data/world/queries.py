@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from videoseg.data.world.scene import COLOURS, DIRECTIONS, SIZES, Scene, Thing
+from videoseg.data.world.scene import COLOURS, DIRECTIONS, FINE, SIZES, Scene, Thing
 
-FAMILIES = ("appearance", "motion", "temporal", "none")
+FAMILIES = ("appearance", "motion", "temporal", "detail", "none")
 GENERIC = ("object", "one", "thing")
 MOTION_PHRASES: dict[str, tuple[str, ...]] = {
     **{
@@ -46,6 +46,11 @@ PRESENCE_PHRASES: dict[str, tuple[str, ...]] = {
         "what leaves early",
     ),
 }
+FINE_PHRASES = (
+    "the {noun} with fine stripes",
+    "the finely striped {noun}",
+    "what has fine stripes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Condition:
     shape: str | None = None
     motion: str | None = None
     presence: str | None = None
+    texture: str | None = None
 
     def holds(self, thing: Thing) -> bool:
         """Whether a thing fulfils every part that is asked."""
@@ -68,6 +74,7 @@ class Condition:
                 ("shape", self.shape),
                 ("motion", self.motion),
                 ("presence", self.presence),
+                ("texture", self.texture),
             )
         )
 
@@ -91,7 +98,13 @@ def ask(scene: Scene, family: str, rng: np.random.Generator) -> Question | None:
 
     Raises ValueError for an unknown family.
     """
-    makers = {"appearance": _appearance, "motion": _motion, "temporal": _temporal, "none": _none}
+    makers = {
+        "appearance": _appearance,
+        "motion": _motion,
+        "temporal": _temporal,
+        "detail": _detail,
+        "none": _none,
+    }
     if family not in makers:
         raise ValueError(f"unknown query family {family!r}; there are {', '.join(makers)}")
     options = makers[family](scene)
@@ -129,6 +142,10 @@ def _temporal(scene: Scene) -> list[Condition]:
     return _unique(scene, [Condition(presence=word) for word in PRESENCE_PHRASES])
 
 
+def _detail(scene: Scene) -> list[Condition]:
+    return _unique(scene, [Condition(texture=FINE)])
+
+
 def _none(scene: Scene) -> list[Condition]:
     """Colours, colour and size, motions and presences that no thing has."""
     colours = {thing.colour for thing in scene.things}
@@ -146,6 +163,8 @@ def phrase(condition: Condition, rng: np.random.Generator) -> str:
         return _fill(MOTION_PHRASES[condition.motion], rng)
     if condition.presence is not None:
         return _fill(PRESENCE_PHRASES[condition.presence], rng)
+    if condition.texture is not None:
+        return _fill(FINE_PHRASES, rng)
     words = [condition.size, condition.colour, condition.shape or str(rng.choice(GENERIC))]
     article = "the " if rng.random() < 0.85 else ""
     return article + " ".join(word for word in words if word)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from videoseg.data.world.draw import Stage
 from videoseg.data.world.queries import Question, ask
-from videoseg.data.world.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, Thing, place
+from videoseg.data.world.scene import COLOURS, FINE, SHAPES, SIZES, TEXTURES, Scene, Thing, place
 
 TRAIN_SEEDS = range(0, 1_000_000_000)
 VALID_SEEDS = range(1_000_000_000, 1_100_000_000)
@@ -21,14 +21,20 @@ MAX_TRIES = 400
 class WorldSpec:
     """What kind of clips to draw; the defaults are those of the bundled tiny model."""
 
-    width: int = 192
-    height: int = 128
+    width: int = 224
+    height: int = 160
     fps: float = 8.0
     lengths: tuple[int, ...] = (16, 20, 24, 28, 32)
     things: tuple[int, int] = (2, 4)
     motions: tuple[str, ...] = ("still", "right", "left", "up", "down")
     families: dict[str, float] = field(
-        default_factory=lambda: {"appearance": 0.35, "motion": 0.3, "temporal": 0.2, "none": 0.15}
+        default_factory=lambda: {
+            "appearance": 0.28,
+            "motion": 0.24,
+            "temporal": 0.16,
+            "detail": 0.2,
+            "none": 0.12,
+        }
     )
     twin_share: float = 0.4
     odd_presence_share: float = 0.12
@@ -81,6 +87,9 @@ def _draw_scene(seed: int, count: int, spec: WorldSpec, family: str, rng: np.ran
         _draw_thing(colour, size, presence, spec, rng)
         for (colour, size), presence in zip(looks, presences, strict=True)
     )
+    if family == "detail":
+        chosen = int(rng.integers(count))
+        things = tuple(replace(t, texture=FINE) if i == chosen else t for i, t in enumerate(things))
     length = int(rng.choice(spec.lengths))
     return Scene(seed, spec.width, spec.height, length, spec.fps, things)
 
@@ -98,6 +107,8 @@ def _draw_looks(count: int, spec: WorldSpec, rng: np.random.Generator) -> list[t
 
 def _draw_presences(count: int, spec: WorldSpec, family: str, rng: np.random.Generator) -> list[str]:
     odd = ("late", "early")
+    if family == "detail":  # one keyframe must show everything
+        return ["always"] * count
     presences = [
         str(rng.choice(odd)) if rng.random() < spec.odd_presence_share else "always" for _ in range(count)
     ]
@@ -113,12 +124,13 @@ def _draw_thing(colour: str, size: str, presence: str, spec: WorldSpec, rng: np.
     enter = float(rng.uniform(0.4, 0.65)) if presence == "late" else 0.0
     leave = float(rng.uniform(0.35, 0.6)) if presence == "early" else 1.0
     shape, texture = str(rng.choice(SHAPES)), str(rng.choice(TEXTURES))
-    return Thing(shape, colour, size, radius, texture, motion, start, end, presence, enter, leave)
+    brightness = float(rng.uniform(0.75, 0.87))
+    return Thing(shape, colour, size, radius, texture, brightness, motion, start, end, presence, enter, leave)
 
 
 def _well_visible(scene: Scene, *, moments: int = 8, least: float = 0.4, average: float = 0.8) -> bool:
     """Whether every thing can be seen well: its unoccluded share at a few moments of its life."""
-    width, height = 48, 32
+    width, height = 56, 40
     stage = Stage(scene, height, width)
     alone = [Stage(_only(scene, thing), height, width) for thing in scene.things]
     frames = np.linspace(0, scene.num_frames - 1, moments, dtype=int)

@@ -24,6 +24,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SIZES: dict[str, tuple[float, float]] = {"small": (0.085, 0.11), "large": (0.19, 0.225)}
 SHAPES = ("disc", "square", "triangle", "diamond")
 TEXTURES = ("plain", "stripes", "shaded")
+FINE = "fine"
+"""Stripes 3/160 of the frame's height apart: gone in every image shown at less than two thirds of the size."""
 DIRECTIONS: dict[str, tuple[int, int]] = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 MOTIONS = ("still", *DIRECTIONS, "bounce", "circle", "stop")
 PRESENCES = ("always", "late", "early")
@@ -31,13 +33,14 @@ PRESENCES = ("always", "late", "early")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object; `start` and `end` are (x, y) of its centre, `enter` and `leave` times in [0, 1]."""
+    """One object; `brightness` is its mean share of the full colour, `start` and `end` are (x, y) of its centre, `enter` and `leave` times in [0, 1]."""
 
     shape: str
     colour: str
     size: str
     radius: float
     texture: str
+    brightness: float
     motion: str
     start: tuple[float, float]
     end: tuple[float, float]

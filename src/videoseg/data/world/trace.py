@@ -45,6 +45,8 @@ def true_trace(sample: Sample, shown: Sequence[int], *, single_turn: bool = Fals
     if not sample.question.targets:
         return WorldTrace((_nothing(sample, shown),), None)
     target = sample.question.targets[0]
+    if sample.question.family == "detail":
+        return WorldTrace(_closer_look(sample, target, shown), target)
     interval, keyframe = best_view(sample.scene, target, shown)
     if single_turn:
         think = _first_thoughts(sample, shown) + ". Action: Confirmed."
@@ -71,6 +73,33 @@ def best_view(scene: Scene, target: int, shown: Sequence[int]) -> tuple[Interval
     return Interval(seen[0], seen[-1]), min(clear, key=lambda frame: abs(frame - middle))
 
 
+def clearest(scene: Scene, shown: Sequence[int]) -> int:
+    """The shown frame in which the most hidden thing is hidden least; of equals the nearest to the middle."""
+    stage = Stage(scene, 64, 96)
+    views = {frame: stage.masks(frame).sum((1, 2)) for frame in shown}
+    largest = np.maximum.reduce(list(views.values()))
+    worst = {frame: float((view / largest).min()) for frame, view in views.items()}
+    clear = [frame for frame in shown if worst[frame] >= 0.9 * max(worst.values())]
+    return min(clear, key=lambda frame: abs(frame - (shown[0] + shown[-1]) / 2))
+
+
+def _closer_look(sample: Sample, target: int, shown: Sequence[int]) -> tuple[Select, Answer]:
+    """A detail: the first turn says that it cannot be seen, the second finds it in the keyframe."""
+    keyframe, interval = clearest(sample.scene, shown), Interval(shown[0], shown[-1])
+    reason = f". Action: See new segment because it is clearest at frame {keyframe}."
+    thing = sample.scene.things[target]
+    place = position_words(*thing.position(sample.scene.time(keyframe)))
+    think = (
+        f"Step 1: in view from {interval.start} to {interval.end}. "
+        f"Step 2: fine stripes on {name_of(thing)} at {place} in frame {keyframe}. "
+        f"Step 3: {name_of(thing)} fits the query. Action: Confirmed."
+    )
+    return (
+        Select(interval, keyframe, _first_thoughts(sample, shown) + reason),
+        Answer(interval, keyframe, think),
+    )
+
+
 def name_of(thing: Thing) -> str:
     """How the thinking text calls a thing."""
     return f"{thing.colour} {thing.size}"
@@ -94,6 +123,8 @@ def _first_thoughts(sample: Sample, shown: Sequence[int]) -> str:
 def _conclusion(sample: Sample) -> str:
     if not sample.question.targets:
         return "nothing here fits the query"
+    if sample.question.family == "detail":
+        return "fine stripes are too small to see here"
     return f"the query means {name_of(sample.scene.things[sample.question.targets[0]])}"
 
 

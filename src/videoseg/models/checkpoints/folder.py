@@ -165,6 +165,7 @@ def load_language(
             dtype=dtype,
             device_map=device_map,
             attn_implementation=attention,
+            ignore_mismatched_sizes=True,  # so that they are reported to us
             output_loading_info=True,
         )
     if report["mismatched_keys"]:
