@@ -8,7 +8,6 @@ one `forward(batch)`. A run resumes from `OUT/last.pt` where it stopped.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -31,6 +30,7 @@ from videoseg.training.collate import Batch, collate
 from videoseg.training.config import LossWeights, SupervisedConfig
 from videoseg.training.examples import draw_example
 from videoseg.training.losses import token_loss
+from videoseg.training.schedule import schedule
 from videoseg.training.words import DecodeLoss, WordTable, decode_loss
 
 Report = Callable[[dict[str, Any]], None]
@@ -150,12 +150,6 @@ class Optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
-
-
-def schedule(step: int, steps: int, warmup: int, final: float) -> float:
-    """Share of the top rate: linear warm-up, then a cosine from 1 to `final`."""
-    rise = min(1.0, (step + 1) / max(1, warmup))
-    return rise * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
 
 
 def run(config: SupervisedConfig, report: Report | None = None) -> Path:
