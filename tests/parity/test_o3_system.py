@@ -21,7 +21,7 @@ from golden import golden_root
 from videoseg import Video
 from videoseg.dialogue.budget import ImageGeometry
 from videoseg.dialogue.preset import Preset, preset
-from videoseg.masks import Rle, iou
+from videoseg.masks import Rle, intersection, iou, union
 from videoseg.models.checkpoints.folder import load_folder, official_state, read_weights, save_folder
 from videoseg.models.o3 import O3Model
 from videoseg.systems.o3 import O3System
@@ -153,13 +153,15 @@ def test_final_masks_equal_the_recorded_ones(case: Recorded, mode: str) -> None:
         pytest.skip(f"{case.record['scenario']} was not recorded with mode {mode}")
     expected = [Rle.from_coco(code) for code in json.loads(recorded.read_text())["masks"]]
     (masklet,) = result.masklets
-    for frame, (ours, theirs) in enumerate(zip(masklet.rles, expected, strict=True)):
-        assert iou(ours, theirs) >= 0.999, f"frame {frame}"
-    different = sum(
-        int(np.count_nonzero(ours.decode() != theirs.decode()))
-        for ours, theirs in zip(masklet.rles, expected, strict=True)
-    )
-    assert different <= 5e-4 * case.frames.shape[0] * case.frames.shape[1] * case.frames.shape[2]
+    pairs = list(zip(masklet.rles, expected, strict=True))
+    different = [int(np.count_nonzero(ours.decode() != theirs.decode())) for ours, theirs in pairs]
+    for frame, (ours, theirs) in enumerate(pairs):
+        # In a mask of a few dozen pixels a single one is more than a thousandth.
+        assert iou(ours, theirs) >= 0.999 or different[frame] <= 2, f"frame {frame}"
+    common = sum(intersection(pair).area for pair in pairs)
+    either = sum(union(pair).area for pair in pairs)
+    assert common >= 0.999 * either
+    assert sum(different) <= 5e-4 * np.prod(case.frames.shape[:3])
     scores = load_file(case.folder / f"{mode}.safetensors")["object_score"].sigmoid()
     assert np.allclose(masklet.presence, scores.numpy(), atol=1e-2)
 

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from videoseg.errors import CorruptVideoError, FrameError, VideoError
 from videoseg.video.cache import Frame
 from videoseg.video.integrity import broken_at
-from videoseg.video.stream import open_stream
+from videoseg.video.stream import open_stream, packets
 from videoseg.video.table import FrameTable, build_table, damaged, without_leading
 
 MAX_WARMUP = 2
@@ -87,8 +87,9 @@ class ContainerSource:
     def chunk_start(self, last: int, limit: int) -> int:
         """Where to begin so that decoding up to `last` wastes least: at most `limit` frames before."""
         lowest = max(0, last - limit + 1)
-        frames = [key.frame for key in self._table.keys if lowest <= key.frame <= last]
-        return frames[0] if frames else lowest
+        frames = self._table.key_frames
+        place = int(np.searchsorted(frames, lowest))
+        return int(frames[place]) if place < len(frames) and frames[place] <= last else lowest
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode the frames of ascending `indices`; only these are converted to RGB."""
@@ -182,7 +183,7 @@ class ContainerSource:
         """
         damage: tuple[int, Exception] | None = None
         count, started = first, first == 0
-        for packet in self._container.demux(self._stream):
+        for packet in packets(self._container, self._stream, self.path, conceal=self._conceal):
             if dts is not None and packet.dts != dts:
                 return
             dts = None

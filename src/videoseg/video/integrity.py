@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"styp")
 EBML = b"\x1a\x45\xdf\xa3"
+MAX_AFTER_TRAILER = 64
 SEGMENT = 0x18538067
 CLUSTER = 0x1F43B675
 VOID_AND_CHECKSUM = {0xEC, 0xBF}
@@ -36,7 +37,7 @@ def broken_at(path: Path) -> int | None:
     """Byte at which the structure of the file breaks off or stops making sense.
 
     The size of the file where it is cut short; None where it is whole or the format cannot tell
-    (transport streams, files that were written live).
+    (transport streams, FLV, files that were written live).
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -48,8 +49,7 @@ def broken_at(path: Path) -> int | None:
         if head.startswith(b"RIFF"):
             return size if int.from_bytes(head[4:8], "little") + 8 > size else None
         if head.startswith(b"GIF8"):
-            file.seek(max(0, size - 64))
-            return None if file.read().rstrip(b"\0\r\n").endswith(b";") else size
+            return _broken_block(file, size)
     return None
 
 
@@ -68,6 +68,31 @@ def _broken_box(file: BinaryIO, size: int) -> int | None:
             return position
         position += length
     return size if position > size else None
+
+
+def _broken_block(file: BinaryIO, size: int) -> int | None:
+    """Walk the blocks of a GIF up to its trailer."""
+    file.seek(10)
+    file.seek(13 + _color_table(file.read(1)))
+    while True:
+        position = file.tell()
+        kind = file.read(1)
+        if kind == b";":  # the trailer; far from the end it is a byte of a picture
+            return None if size - position <= MAX_AFTER_TRAILER else position
+        if kind == b",":
+            descriptor = file.read(9)
+            file.seek(_color_table(descriptor[8:]) + 1, 1)
+        elif kind == b"!":
+            file.seek(1, 1)
+        elif kind != b"\0":  # some writers pad with empty blocks
+            return min(position, size)
+        while kind != b"\0" and (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], 1)
+
+
+def _color_table(flags: bytes) -> int:
+    """Bytes of the colour table that the packed field of a GIF announces."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
 def _broken_element(file: BinaryIO, size: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,15 @@ def _cannot_open(path: Path, error: Exception) -> Exception:
         f"{path}: not a video that can be decoded ({error}); give mp4, mkv, avi, webm, gif "
         f"or a folder of images"
     )
+
+
+def packets(container: Any, stream: Any, path: Path, *, conceal: bool) -> Iterator[Any]:
+    """Packets of `stream` in file order; where the container breaks off, an error or (`conceal`) the end."""
+    try:
+        yield from container.demux(stream)
+    except FFmpegError as error:
+        if not conceal:
+            raise CorruptVideoError(
+                f"{path}: the container is damaged ({error}); copy or download the file again, "
+                f"or open it with conceal_damage=True to use what is there"
+            ) from error

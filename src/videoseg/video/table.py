@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from videoseg.errors import EmptyVideoError, FrameError
-from videoseg.video.stream import open_stream
+from videoseg.video.stream import open_stream, packets
 
 TRUSTED_CONTAINERS = {"mov", "mp4", "matroska", "webm", "mpegts", "flv"}
 TRUSTED_CODECS = {
@@ -71,8 +72,12 @@ class FrameTable:
 
     def key_before(self, frame: int) -> int:
         """Position in `keys` of the last keyframe at or before `frame`."""
-        frames = [key.frame for key in self.keys]
-        return max(0, int(np.searchsorted(frames, frame, side="right")) - 1)
+        return max(0, int(np.searchsorted(self.key_frames, frame, side="right")) - 1)
+
+    @cached_property
+    def key_frames(self) -> NDArray[np.int64]:
+        """Frame index of each of `keys`, int64, ascending."""
+        return np.array([key.frame for key in self.keys], dtype=np.int64)
 
     def seconds(self) -> NDArray[np.float64]:
         """When each frame appears, float64 [T] in seconds from the first one."""
@@ -105,7 +110,7 @@ def _build(path: Path, container: Any, stream: Any, conceal: bool) -> FrameTable
     entries: list[tuple[int | None, int | None, int | None, bool]] = []
     keys: list[tuple[int | None, int | None]] = []
     shown: list[tuple[int | None, bool]] = []
-    for packet in container.demux(stream):
+    for packet in packets(container, stream, path, conceal=conceal):
         if packet.size:
             _note(packet, entries, keys)
         if not trusted:
@@ -153,7 +158,7 @@ def _count(path: Path, conceal: bool) -> list[tuple[int | None, bool]]:
     shown: list[tuple[int | None, bool]] = []
     container, stream = open_stream(path, conceal=conceal)
     with container:
-        for packet in container.demux(stream):
+        for packet in packets(container, stream, path, conceal=conceal):
             shown.extend(_decode(packet, str(path), len(shown), conceal))
     return shown
 

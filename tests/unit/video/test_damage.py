@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,30 @@ def test_damaged_block_header_of_matroska(clip: Callable) -> None:
     data[position - 8 : position] = b"\x9c\x31\x5a\x9c\x31\x5a\x9c\x31"
     path.write_bytes(data)
     refused(path, CorruptVideoError, "bad.mkv", "damaged at byte")
+
+
+def test_damaged_block_of_a_gif(clip: Callable) -> None:
+    """The demuxer would take it for the end of the file."""
+    path = clip("bad.gif", 20, codec="gif", pixels="rgb8")
+    parts = path.read_bytes().split(b"!\xf9\x04")
+    path.write_bytes(b"!\xf9\x04".join(parts[:11]) + b"w\xf9\x04" + b"!\xf9\x04".join(parts[11:]))
+    refused(path, CorruptVideoError, "bad.gif", "damaged at byte")
+
+
+def test_container_that_the_demuxer_gives_up_on(clip: Callable) -> None:
+    path = clip("lost.flv", 60)
+    data = path.read_bytes()
+    messages = []
+    for start in range(len(data) // 4, len(data), len(data) // 23):
+        path.write_bytes(data[:start] + data[start + 40 :])
+        with contextlib.suppress(VideoError), Video(path) as video:
+            video.check()
+        try:
+            with Video(path, conceal_damage=True) as video:
+                assert 0 < len(list(video)) <= 60
+        except VideoError as error:
+            messages.append(str(error))
+    assert all("lost.flv" in message for message in messages)
 
 
 def test_damaged_first_frame(clip: Callable) -> None:

@@ -110,12 +110,16 @@ def position_words(x: float, y: float) -> str:
 def place(motion: str, radius: float, aspect: float, rng: np.random.Generator) -> tuple[tuple[float, float], ...]:
     """Draw `start` and `end` for a motion so that the object stays inside the frame.
 
-    `aspect` is width / height; moving objects cross at least 45 % of the free way.
+    `aspect` is width / height; moving objects cross at least 60 % of the free way, a circle goes around
+    the middle of the frame.
     """
     low_x, low_y = radius / aspect * 1.05, radius * 1.05
     x, y = rng.uniform(low_x, 1 - low_x), rng.uniform(low_y, 1 - low_y)
     if motion == "still":
         return (x, y), (x, y)
+    if motion == "circle":
+        reach = rng.uniform(0.6, 1.0) * (0.5 - max(low_x, low_y))
+        return (0.5 - reach, 0.5), (0.5 + reach, 0.5)
     direction = motion if motion in DIRECTIONS else str(rng.choice(list(DIRECTIONS)))
     step_x, step_y = DIRECTIONS[direction]
     low, axis_is_x = (low_x, True) if step_x else (low_y, False)
