@@ -14,7 +14,7 @@ with videoseg.Video(clip) as video:
 
 for turn in result.trace.turns:
     frames = sorted({shown.frame for shown in turn.shown})
-    print(f"turn {turn.index + 1}: looked at frames {frames}")
+    print(f"turn {turn.index}: looked at frames {frames}")
     for step, text in turn.steps:
         print(f"  {step}: {text}")
 print(f"stopped by {result.trace.stop.value}; the mask was decoded on frame {result.trace.keyframe}")

@@ -16,6 +16,7 @@ LAYERS = {
     "types": 1,
     "masks": 1,
     "errors": 1,
+    "trace_json": 1,
     "dialogue": 2,
     "video": 2,
     "data": 2,

@@ -57,7 +57,7 @@ def segment(
         json: print the outcome as JSON on standard output
     """
     from videoseg.export.result import save
-    from videoseg.export.trace_json import trace_to_json
+    from videoseg.trace_json import trace_to_json
     from videoseg.systems import load
     from videoseg.systems.o3 import as_queries
     from videoseg.video.reader import Video

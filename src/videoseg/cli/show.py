@@ -22,7 +22,7 @@ LOOKS = {Role.LOW: "low-resolution", Role.HIGH: "high-resolution", Role.KEYFRAME
 def print_turn(query: Query, turn: Turn) -> None:
     """One turn: what was looked at, what was thought, what was decided."""
     console.print(
-        f"[bold]turn {turn.index + 1}[/bold] of [cyan]{escape(query.text)}[/cyan]  "
+        f"[bold]turn {turn.index}[/bold] of [cyan]{escape(query.text)}[/cyan]  "
         f"[dim]{turn.num_tokens} tokens, {turn.seconds:.1f} s[/dim]"
     )
     console.print(f"  looked at {_looked(turn)}")

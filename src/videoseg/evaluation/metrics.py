@@ -1,4 +1,4 @@
-"""Region similarity J and contour accuracy F of all benchmarks (benchmarks specification §1), bit-equal to DAVIS.
+"""Region similarity J and contour accuracy F, bit-equal to DAVIS (benchmarks specification §1).
 
 Masks are `[H, W]`, any non-zero pixel counts as set.
 """

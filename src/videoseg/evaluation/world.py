@@ -69,7 +69,8 @@ def score_result(sample: Sample, result: Result) -> WorldScore:
     frames = range(sample.scene.num_frames)
     masks = [stage.masks(frame) for frame in frames]
     guess = [result.masklets.union(frame) for frame in frames]
-    mean_j, mean_f = jf([mask[targets].any(axis=0) for mask in masks], guess)
+    truth = [np.logical_or.reduce(mask[targets], axis=0) for mask in masks]
+    mean_j, mean_f = jf(truth, guess)
     replies = [turn.reply for turn in result.trace.turns]
     parsed = all(reply is not None for reply in replies) and result.trace.stop is StopReason.ANSWER
     return WorldScore(

@@ -24,9 +24,15 @@ def use_causal_blocks(language_model: nn.Module) -> None:
 
 
 def attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: query `[B, H, L, D]`, key and value `[B, G, L, D]` -> `[B, L, H, D]`."""
+    """transformers' attention interface: query `[B, H, L, D]`, others `[B, G, L, D]` -> `[B, L, H, D]`."""
     if attention_mask is not None or query.shape[2] != key.shape[2]:
         raise ValueError("causal_blocks attention serves training without mask and cache only")
     groups = query.shape[1] // key.shape[1]

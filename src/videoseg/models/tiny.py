@@ -96,7 +96,7 @@ PRESET: dict[str, Any] = {
     "max_new_tokens": 160,
     "propagation": "per_frame",
 }
-"""The preset stored in the checkpoint. Clips of 224 x 160 are shown at 96 x 64, 128 x 96 and 224 x 160 pixels."""
+"""The preset stored in the checkpoint; clips of 224 x 160 are shown at 96 x 64, 128 x 96 and 224 x 160."""
 
 PROCESSOR: dict[str, Any] = {
     "image_processor_type": "Qwen2VLImageProcessor",
@@ -134,10 +134,10 @@ PHRASES = (
     ". Step 2:",
     ". Step 3:",
     ". Action: See new segment because it is clearest at frame ",
-    ". Action: Confirmed.</think><answer><VTG>{\"start\": ",
-    ".</think><select><VTG>{\"start\": ",
-    ", \"end\": ",
-    ", \"keyframe\": ",
+    '. Action: Confirmed.</think><answer><VTG>{"start": ',
+    '.</think><select><VTG>{"start": ',
+    ', "end": ',
+    ', "keyframe": ',
     "}</VTG><RefSeg>",
     "</RefSeg></select>",
     "</RefSeg></answer>",
@@ -265,7 +265,9 @@ def world_corpus(samples: int = 300) -> list[str]:
     return texts
 
 
-def build_o3(seed: int = 0, corpus: Iterable[str] | None = None, sam2: dict[str, Any] | None = None) -> O3Model:
+def build_o3(
+    seed: int = 0, corpus: Iterable[str] | None = None, sam2: dict[str, Any] | None = None
+) -> O3Model:
     """The whole tiny model with fresh weights, ready to be trained and saved.
 
     `corpus` is what the tokenizer is trained on (default `world_corpus()`), `sam2` overrides `SAM2_SIZES`.

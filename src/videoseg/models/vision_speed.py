@@ -22,7 +22,7 @@ def speed_up_vision(visual: nn.Module) -> None:
 
 
 def prefer_plain_attention() -> None:
-    """Choose the mathematical SDPA: on CPUs the fused backward is two to three times slower (spec tiny.md)."""
+    """Choose the plain SDPA: on CPUs the fused backward is two to three times slower (spec tiny.md)."""
     torch.backends.cuda.enable_flash_sdp(False)
     torch.backends.cuda.enable_mem_efficient_sdp(False)
 
@@ -56,7 +56,9 @@ def _attend_together(
     total, heads = len(hidden_states), module.num_heads
     query, key, value = module.qkv(hidden_states).reshape(total, 3, heads, -1).permute(1, 0, 2, 3).unbind(0)
     query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-    batch = [part.reshape(len(lengths), -1, heads, part.shape[-1]).transpose(1, 2) for part in (query, key, value)]
+    batch = [
+        part.reshape(len(lengths), -1, heads, part.shape[-1]).transpose(1, 2) for part in (query, key, value)
+    ]
     mixed = F.scaled_dot_product_attention(*batch, scale=module.scaling)
     output: Tensor = module.proj(mixed.transpose(1, 2).reshape(total, -1))
     return output

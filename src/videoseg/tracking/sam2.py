@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,25 @@ class Sam2Tracker:
         self._key: tuple[Tensor, Tensor] | None = None
         self._prompt: PromptTokens | None = None
         self._keyframe = self._last = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything remembered, as plain values and tensors: what `restore` needs to go on."""
+        return {
+            "maps": dict(self._maps),
+            "pointers": dict(self._pointers),
+            "key": self._key,
+            "keyframe": self._keyframe,
+            "last": self._last,
+        }
+
+    def restore(self, state: dict[str, Any], prompt: PromptTokens) -> None:
+        """Go on from `state` with the keyframe's prompt, as if every earlier frame had been tracked here."""
+        device = self._sam2.device
+        self._maps = {frame: kept.to(device) for frame, kept in state["maps"].items()}
+        self._pointers = {frame: kept.to(device) for frame, kept in state["pointers"].items()}
+        self._key = state["key"] and (state["key"][0].to(device), state["key"][1].to(device))
+        self._keyframe, self._last = state["keyframe"], state["last"]
+        self._prompt = prompt
 
     @property
     def live_memories(self) -> LiveMemories:
@@ -238,48 +258,87 @@ def propagate_many(
     then one backward from the last. So the features of a frame are computed at most twice, however many jobs
     there are. Within a job the order and the results are those of `propagate`.
     """
-    for job in jobs:
-        if not 0 <= job.keyframe < num_frames:
-            raise UsageError(
-                f"keyframe {job.keyframe} is not in the video, whose frames are 0..{num_frames - 1}"
-            )
-    trackers = [
-        Sam2Tracker(sam2, mode, num_frames=num_frames, original=original, options=options) for _ in jobs
-    ]
-    return _sweeps(sam2, video_features, num_frames, jobs, trackers)
+    run = TrackingRun(sam2, video_features, num_frames, jobs, mode, original=original, options=options)
+    return iter(run)
 
 
-def _sweeps(
-    sam2: Sam2,
-    video_features: FeatureFunction,
-    num_frames: int,
-    jobs: Sequence[TrackingJob],
-    trackers: Sequence[Sam2Tracker],
-) -> Iterator[tuple[int, int, MaskPrediction]]:
-    first = min((job.keyframe for job in jobs), default=num_frames)
-    last = max((job.keyframe for job in jobs), default=0)
-    sweeps = [(range(first, num_frames), 1), (range(last - 1, -1, -1), -1)]
-    try:
-        for frame, sign in ((frame, sign) for frames, sign in sweeps for frame in frames):
-            features = video_features(frame)
-            answers = [
-                (number, frame, _visit(sam2, tracker, job, features, frame))
-                for number, (job, tracker) in enumerate(zip(jobs, trackers, strict=True))
-                if (frame - job.keyframe) * sign >= 0 and (sign > 0 or frame != job.keyframe)
-            ]
-            del features  # not held while the caller works on the masks
-            yield from answers
-    finally:
-        for tracker in trackers:
-            tracker.close()
+class TrackingRun:
+    """Several queries on their way through a video, as `propagate_many` describes; can be left and resumed.
 
+    `position` counts the frames visited of both sweeps. After an iteration ended or was given up the
+    trackers are closed; `state` must be taken before.
+    """
 
-def _visit(
-    sam2: Sam2, tracker: Sam2Tracker, job: TrackingJob, features: FrameFeatures, frame: int
-) -> MaskPrediction:
-    if frame == job.keyframe:
-        return tracker.start(features, sam2.prompt_language(job.embedding), frame)
-    return tracker.step(features, frame)
+    def __init__(
+        self,
+        sam2: Sam2,
+        video_features: FeatureFunction,
+        num_frames: int,
+        jobs: Sequence[TrackingJob],
+        mode: Propagation | str = Propagation.INJECT_EVERY_FRAME,
+        *,
+        original: Sam2 | None = None,
+        options: TrackingOptions | None = None,
+    ) -> None:
+        for job in jobs:
+            if not 0 <= job.keyframe < num_frames:
+                raise UsageError(
+                    f"keyframe {job.keyframe} is not in the video, whose frames are 0..{num_frames - 1}"
+                )
+        self._sam2, self._features, self._jobs = sam2, video_features, jobs
+        self._trackers = [
+            Sam2Tracker(sam2, mode, num_frames=num_frames, original=original, options=options) for _ in jobs
+        ]
+        first = min((job.keyframe for job in jobs), default=num_frames)
+        last = max((job.keyframe for job in jobs), default=0)
+        self._visits = [(frame, 1) for frame in range(first, num_frames)]
+        self._visits += [(frame, -1) for frame in range(last - 1, -1, -1)]
+        self.position = 0
+        self._left = 0
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether every mask of the frames visited so far was yielded: only then `state` is complete."""
+        return self._left == 0
+
+    def state(self) -> dict[str, Any]:
+        """The position and what the trackers remember."""
+        return {"position": self.position, "trackers": [tracker.state() for tracker in self._trackers]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on behind the frames that had been visited when `state` was taken."""
+        self.position = state["position"]
+        for job, tracker, kept in zip(self._jobs, self._trackers, state["trackers"], strict=True):
+            tracker.restore(kept, self._sam2.prompt_language(job.embedding))
+
+    def __iter__(self) -> Iterator[tuple[int, int, MaskPrediction]]:
+        try:
+            while self.position < len(self._visits):
+                frame, sign = self._visits[self.position]
+                answers = self._visit(frame, sign)
+                self.position += 1
+                for left, (number, answer) in zip(range(len(answers) - 1, -1, -1), answers, strict=True):
+                    self._left = left
+                    yield number, frame, answer
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
+
+    def _visit(self, frame: int, sign: int) -> list[tuple[int, MaskPrediction]]:
+        """The masks of the jobs that are due on `frame`; its features are dropped on return."""
+        features = self._features(frame)
+        return [
+            (number, self._step(job, tracker, features, frame))
+            for number, (job, tracker) in enumerate(zip(self._jobs, self._trackers, strict=True))
+            if (frame - job.keyframe) * sign >= 0 and (sign > 0 or frame != job.keyframe)
+        ]
+
+    def _step(
+        self, job: TrackingJob, tracker: Sam2Tracker, features: FrameFeatures, frame: int
+    ) -> MaskPrediction:
+        if frame == job.keyframe:
+            return tracker.start(features, self._sam2.prompt_language(job.embedding), frame)
+        return tracker.step(features, frame)
 
 
 class VideoFeatures:

@@ -1,7 +1,8 @@
 """Training aids of the tiny model (spec tiny.md): extra heads on the way to the mask, all dropped afterwards.
 
-distil: the projected [SEG] imitates the words table of stage 0. dense: looks of every visual token.
-pointer: the [SEG] state points at the visual tokens that the target covers. vec: it tells its centre.
+distil: the projected [SEG] imitates the words table of stage 0. dense: looks and place of every visual
+token. pointer: a [SEG], and a word about a thing, points at the visual tokens that the thing covers.
+vec: a [SEG] tells the target's centre.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videoseg.training.examples import NUM_LOOKS, SegTarget
+from videoseg.training.examples import NUM_LOOKS, Mention, SegTarget
 
 
 class Aids(nn.Module):
@@ -21,6 +22,7 @@ class Aids(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, NUM_LOOKS)
+        self.place = nn.Linear(width, 6)
         self.vec = nn.Linear(width, 2)
         self.query = nn.Linear(width, 64)
         self.key = nn.Linear(width, 64)
@@ -34,8 +36,16 @@ class Aids(nn.Module):
         weight = torch.full((), 4.0, device=tokens.device)
         return F.binary_cross_entropy_with_logits(scores[asked], looks[asked], pos_weight=weight)
 
-    def pointer_loss(self, states: Tensor, tokens: Sequence[Tensor], segs: Sequence[SegTarget]) -> Tensor:
-        """Cross-entropy of [SEG] states `[N, width]` over the visual tokens of the frame each is drawn on."""
+    def place_loss(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Column and row third of visual tokens `[N, width]` against `[N, 2]`."""
+        scores = self.place(tokens).float()
+        column, row = F.cross_entropy(scores[:, :3], places[:, 0]), F.cross_entropy(scores[:, 3:], places[:, 1])
+        return column + row
+
+    def pointer_loss(
+        self, states: Tensor, tokens: Sequence[Tensor], segs: Sequence[SegTarget | Mention]
+    ) -> Tensor:
+        """Cross-entropy of states `[N, width]` over the visual tokens of the image each speaks of."""
         losses = []
         for state, seen, seg in zip(self.query(states), tokens, segs, strict=True):
             total = seg.cells.sum()

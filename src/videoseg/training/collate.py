@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from videoseg.training.examples import Example, SegTarget
+from videoseg.training.examples import Example, Mention, SegTarget
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -16,7 +16,7 @@ class Batch:
     """B dialogues: ids and loss_mask `[B, L]`; images in token order row by row; [SEG]s with their rows.
 
     `patches` and `grids` have one entry per image, `first_image[b]` is the number of row b's first one;
-    `looks` `[image tokens, looks]` follows the images.
+    `looks` `[image tokens, looks]` and `places` `[image tokens, 2]` follow the images.
     """
 
     ids: Tensor
@@ -25,8 +25,11 @@ class Batch:
     grids: list[tuple[int, int]]
     first_image: list[int]
     looks: Tensor
+    places: Tensor
     segs: list[SegTarget]
     seg_rows: Tensor
+    mentions: list[Mention]
+    mention_rows: Tensor
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
@@ -34,13 +37,14 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     length = max(len(example.chunk.ids) for example in examples)
     ids = torch.full((len(examples), length), pad_id)
     mask = torch.zeros(len(examples), length, dtype=torch.bool)
-    first, rows = [], []
+    first, rows, mention_rows = [], [], []
     for row, example in enumerate(examples):
         size = len(example.chunk.ids)
         ids[row, :size] = torch.from_numpy(example.chunk.ids)
         mask[row, :size] = torch.from_numpy(example.chunk.loss_mask)
         first.append(sum(len(other.patches) for other in examples[:row]))
         rows += [row] * len(example.segs)
+        mention_rows += [row] * len(example.mentions)
     return Batch(
         ids,
         mask,
@@ -48,6 +52,9 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         [image.grid for example in examples for image in example.chunk.images],
         first,
         torch.cat([example.looks for example in examples]),
+        torch.cat([example.places for example in examples]),
         [seg for example in examples for seg in example.segs],
         torch.tensor(rows, dtype=torch.long),
+        [mention for example in examples for mention in example.mentions],
+        torch.tensor(mention_rows, dtype=torch.long),
     )

@@ -1,4 +1,4 @@
-"""Settings of the supervised stages as frozen data; YAML in `configs/`. Importing this does not import torch."""
+"""Settings of the supervised stages as frozen data, read from YAML; importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from videoseg.errors import UsageError
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms; bce and dice follow O3 specification §10, the last four are training aids."""
+    """Weights of the loss terms; bce and dice as in O3 specification §10, the last six are training aids."""
 
     text: float = 1.0
     bce: float = 2.0
@@ -20,7 +20,9 @@ class LossWeights:
     presence: float = 0.1
     distil: float = 1.0
     dense: float = 0.0
+    place: float = 0.0
     pointer: float = 0.0
+    mention: float = 0.0
     vec: float = 0.0
 
 
@@ -63,12 +65,14 @@ class SupervisedConfig:
         if min(self.steps, self.batch, self.log_every, self.threads) < 1:
             raise UsageError("steps, batch, log_every and threads must be at least 1")
         if self.weights.distil and not self.words:
-            raise UsageError("weights.distil needs `words`, the result of stage 0; give it or set the weight to 0")
+            raise UsageError(
+                "weights.distil needs `words`, the result of stage 0; give it or set the weight to 0"
+            )
 
 
 def read_config(path: str | Path, **overrides: Any) -> SupervisedConfig:
     """Read a YAML file of `SupervisedConfig` fields; `overrides` win. Raises UsageError on unknown fields."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         values = yaml.safe_load(Path(path).read_text()) or {}

@@ -1,4 +1,4 @@
-"""Supervised examples of the generated world: rendered dialogues with what every [SEG] should mean (spec §11).
+"""Supervised examples of the generated world: dialogues and what every [SEG] should mean (spec §11).
 
 Prompts come from the same `Episode` and `Renderer` as in inference, so both agree to the token.
 """
@@ -16,12 +16,11 @@ from torch.nn import functional as F
 
 from videoseg.data.world.draw import Stage
 from videoseg.data.world.sampler import Sample, WorldSpec, draw_sample
-from videoseg.data.world.scene import FINE
-from videoseg.data.world.trace import true_trace
+from videoseg.data.world.scene import FINE, SIZES
+from videoseg.data.world.trace import listed, true_trace
 from videoseg.dialogue.episode import Episode, Observation
 from videoseg.dialogue.grammar import format_reply
 from videoseg.dialogue.render import Chunk, ImageRef, Renderer
-from videoseg.dialogue.seg import SegPosition
 from videoseg.models.o3 import O3Model
 from videoseg.training.words import COLOUR_INDEX, SIZE_INDEX, shrink
 from videoseg.types import Role
@@ -47,13 +46,31 @@ class SegTarget:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Mention:
+    """A word of the thinking text that speaks of a thing: where image number `shown` shows that thing.
+
+    `position` is the word's last token before the place is told, `cells` as in `SegTarget`.
+    """
+
+    position: int
+    shown: int
+    cells: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Example:
-    """One dialogue: chunk, pixels of its images, dense looks `[image tokens, NUM_LOOKS]`, its [SEG]s."""
+    """One dialogue: its chunk, the pixels of its images, its [SEG]s, and what the training aids ask.
+
+    looks `[image tokens, NUM_LOOKS]` and places `[image tokens, 2]` (column and row third) of the visual
+    tokens, and the mentions of things.
+    """
 
     chunk: Chunk
     patches: list[Tensor]
     looks: Tensor
+    places: Tensor
     segs: list[SegTarget]
+    mentions: list[Mention]
 
 
 def draw_example(
@@ -67,22 +84,16 @@ def draw_example(
     drawn = _Drawn(sample)
     patches = [torch.from_numpy(renderer.patches(image, drawn.frame(image.frame))) for image in chunk.images]
     looks = torch.cat([_looks(sample, drawn, image) for image in chunk.images])
-    segs: list[SegTarget] = []
-    if target is not None:
-        rng = np.random.default_rng([seed, 3])
-        positions = np.flatnonzero(chunk.ids == model.seg_id)
-        for turn, position in enumerate(positions):
-            if turn == 0 and sample.question.family == "detail":
-                continue  # nobody can know the target before the second look
-            shown = _supervised_image(chunk.images, turn, rng)
-            segs.append(_seg_target(sample, drawn, model, chunk.images, shown, target, int(position), mask_size, masks))
-    return Example(chunk, patches, looks, segs)
+    source = _Source(sample, drawn, model, mask_size if masks else 0)
+    segs = [] if target is None else _seg_targets(source, chunk, target, seed)
+    places = torch.cat([_places(image) for image in chunk.images])
+    return Example(chunk, patches, looks, places, segs, _mentions(source, chunk))
 
 
 def play_truth(
     sample: Sample, renderer: Renderer
 ) -> tuple[list[tuple[Observation, Sequence[int]]], int | None]:
-    """Play the true trace through the environment: observations and reply ids of every turn, and the target."""
+    """Play the true trace in the environment: observations and reply ids of every turn, and the target."""
     episode = Episode(sample.scene.num_frames, sample.question.text, renderer.preset)
     first = episode.observation
     if first is None:
@@ -140,33 +151,86 @@ def _looks(sample: Sample, drawn: _Drawn, image: ImageRef) -> Tensor:
     return looks
 
 
+def _places(image: ImageRef) -> Tensor:
+    """Column and row third (0, 1, 2) of the centre of every visual token, `int64 [tokens, 2]`."""
+    rows, columns = (side // image.merge for side in image.grid)
+    y = ((torch.arange(rows) + 0.5) / rows * 3).long()[:, None].expand(rows, columns)
+    x = ((torch.arange(columns) + 0.5) / columns * 3).long()[None].expand(rows, columns)
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
 def _supervised_image(images: Sequence[ImageRef], turn: int, rng: np.random.Generator) -> int:
-    """Number of the image on which turn `turn`'s [SEG] is drawn: a turn-0 high-resolution frame, or the keyframe."""
+    """Number of the image on which a turn's [SEG] is drawn: a turn-0 high-resolution one or the keyframe."""
     wanted = Role.HIGH if turn == 0 else Role.KEYFRAME
     options = [i for i, image in enumerate(images) if image.role is wanted and image.turn == turn]
     return int(rng.choice(options))
 
 
-def _seg_target(
-    sample: Sample,
-    drawn: _Drawn,
-    model: O3Model,
-    images: Sequence[ImageRef],
-    shown: int,
-    target: int,
-    position: int,
-    mask_size: int,
-    masks: bool,
-) -> SegTarget:
-    thing = sample.scene.things[target]
-    frame, visible = drawn.both(images[shown].frame)
-    pixels = model.sam2.preprocess(frame) if masks else torch.zeros(0)
-    cells = _coverage(visible[target : target + 1], images[shown])[0]
+@dataclass(frozen=True, eq=False, slots=True)
+class _Source:
+    """What [SEG] targets are made from; without masks if `mask_size` is 0."""
+
+    sample: Sample
+    drawn: _Drawn
+    model: O3Model
+    mask_size: int
+
+
+def _seg_targets(source: _Source, chunk: Chunk, target: int, seed: int) -> list[SegTarget]:
+    rng = np.random.default_rng([seed, 3])
+    segs = []
+    for turn, position in enumerate(np.flatnonzero(chunk.ids == source.model.seg_id)):
+        if turn == 0 and source.sample.question.family == "detail":
+            continue  # nobody can know the target before the second look
+        shown = _supervised_image(chunk.images, turn, rng)
+        segs.append(_seg_target(source, chunk.images[shown], shown, target, int(position)))
+    return segs
+
+
+def _seg_target(source: _Source, image: ImageRef, shown: int, target: int, position: int) -> SegTarget:
+    thing = source.sample.scene.things[target]
+    frame, visible = source.drawn.both(image.frame)
+    cells = _coverage(visible[target : target + 1], image)[0]
     words = (COLOUR_INDEX[thing.colour], SIZE_INDEX[thing.size])
-    mask = shrink(visible[target], mask_size) if masks else torch.zeros(0)
-    return SegTarget(position, words, pixels, mask, shown, cells)
+    if not source.mask_size:
+        return SegTarget(position, words, torch.zeros(0), torch.zeros(0), shown, cells)
+    mask = shrink(visible[target], source.mask_size)
+    return SegTarget(position, words, source.model.sam2.preprocess(frame), mask, shown, cells)
 
 
-def seg_turn(positions: Sequence[SegPosition], turn: int) -> SegPosition | None:
-    """The [SEG] of a turn, if it has one."""
-    return next((position for position in positions if position.turn == turn), None)
+def _mentions(source: _Source, chunk: Chunk) -> list[Mention]:
+    """Step 2 of the first turn tells first and last places: after the size word, and after "to"."""
+    high = [i for i, image in enumerate(chunk.images) if image.role is Role.HIGH]
+    mentions = []
+    for thing, words in zip(listed(source.sample.scene), _step_two(source, chunk), strict=True):
+        number = source.sample.scene.things.index(thing)
+        for position, views in zip(words, (high, high[::-1]), strict=False):
+            mention = _first_view(source, chunk, number, position, views)
+            mentions += [mention] if mention else []
+    return mentions
+
+
+def _step_two(source: _Source, chunk: Chunk) -> list[list[int]]:
+    """Per described thing the token positions of its size word and of "to" (if it moves)."""
+    tokenizer = source.model.text.tokenizer
+    start, stop, end, to = (tokenizer.convert_tokens_to_ids(t) for t in (". Step 2:", ". Step 3:", ";", "Ġto"))
+    sizes = [tokenizer.convert_tokens_to_ids(f"Ġ{size}") for size in SIZES]
+    ids = chunk.ids.tolist()
+    found: list[list[int]] = [[]]
+    for position in range(ids.index(start), ids.index(stop)):
+        if ids[position] == end:
+            found.append([])
+        elif ids[position] in sizes or ids[position] == to:
+            found[-1].append(position)
+    return found
+
+
+def _first_view(
+    source: _Source, chunk: Chunk, thing: int, position: int, views: Sequence[int]
+) -> Mention | None:
+    for shown in views:
+        image = chunk.images[shown]
+        cells = _coverage(source.drawn.masks(image.frame)[thing : thing + 1], image)[0]
+        if float(cells.sum()) > 0:
+            return Mention(position, shown, cells)
+    return None

@@ -1,4 +1,4 @@
-"""Losses of the supervised stages (O3 specification §10, §11): text on assistant tokens, masks by BCE and Dice."""
+"""Losses of the supervised stages (O3 specification §10, §11): assistant tokens, masks by BCE and Dice."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def uncertain_points(
-    logits: Tensor, count: int, oversample: float = 3.0, importance: float = 0.75
-) -> Tensor:
+def uncertain_points(logits: Tensor, count: int, oversample: float = 3.0, importance: float = 0.75) -> Tensor:
     """Points to compare a mask at, `[N, count, 2]` as (x, y) in [0, 1] (O3 specification §10).
 
     A share `importance` of them are those of `oversample * count` random points where the `logits`
@@ -68,7 +66,7 @@ def mask_loss(
 
 @torch.no_grad()
 def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """IoU per mask, `[N]`, of logits > 0 against target > 0.5 at the target's size; 1 where both are empty."""
+    """IoU per mask, `[N]`, of logits > 0 and target > 0.5 at the target's size; 1 where both are empty."""
     if logits.shape[-2:] != target.shape[-2:]:
         size = (target.shape[-2], target.shape[-1])
         logits = F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]

@@ -1,4 +1,4 @@
-"""Supervised training of O3: one loop for stages I and II (O3 specification §10, §11), on the generated world.
+"""Supervised training of O3 on the generated world: one loop for stages I and II (O3 specification §10, §11).
 
 The loss is cross-entropy on assistant tokens plus, for the [SEG] of every turn, the mask decoded exactly
 as inference decodes the keyframe; training aids come on top. Everything that needs gradients happens in
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from videoseg.data.world.sampler import WorldSpec
 from videoseg.errors import CheckpointError
-from videoseg.models.checkpoints.folder import load_folder, save_folder
 from videoseg.models.causal_blocks import use_causal_blocks
+from videoseg.models.checkpoints.folder import load_folder, save_folder
 from videoseg.models.o3 import O3Model
 from videoseg.models.tiny import build_o3
 from videoseg.models.vision_speed import prefer_plain_attention, speed_up_vision
@@ -54,7 +54,10 @@ class Trainee(nn.Module):
         images = self.model.vlm.encode_images(batch.patches, batch.grids)
         states = self.model.vlm(batch.ids, self._positions(batch, images), images=images)
         terms = self._text(batch, states)
-        terms["dense"] = self.aids.dense_loss(torch.cat([image.tokens for image in images]), batch.looks)
+        tokens = torch.cat([image.tokens for image in images])
+        terms["dense"] = self.aids.dense_loss(tokens, batch.looks)
+        terms["place"] = self.aids.place_loss(tokens, batch.places)
+        terms["mention"] = self._mentions(batch, states, images)
         if batch.segs:
             terms |= self._segs(batch, states, images)
         return terms
@@ -78,6 +81,15 @@ class Trainee(nn.Module):
         goal = batch.ids[:, 1:][wanted]
         right = (logits.argmax(-1) == goal).float().mean().detach()
         return {"text": token_loss(logits, goal), "accuracy": right}
+
+    def _mentions(self, batch: Batch, states: States, images: list[ImageFeatures]) -> Tensor:
+        positions = torch.tensor([mention.position for mention in batch.mentions], dtype=torch.long)
+        spoken = states.prenorm[batch.mention_rows, positions]
+        shown = [
+            images[batch.first_image[int(row)] + mention.shown].tokens
+            for row, mention in zip(batch.mention_rows, batch.mentions, strict=True)
+        ]
+        return self.aids.pointer_loss(spoken, shown, batch.mentions)
 
     def _segs(self, batch: Batch, states: States, images: list[ImageFeatures]) -> dict[str, Tensor]:
         positions = torch.tensor([seg.position for seg in batch.segs])
@@ -205,7 +217,7 @@ def prepare(config: SupervisedConfig) -> Trainee:
 def load_words(path: Path) -> dict[str, Any]:
     """Stage 0's file: `sam2` and `table` state dicts."""
     if not path.exists():
-        raise CheckpointError(f"{path}: the result of stage 0 is missing; run videoseg.training.words.run first")
+        raise CheckpointError(f"{path}: the result of stage 0 is missing; run training.stage0.run first")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -225,7 +237,9 @@ def draw(model: O3Model, config: SupervisedConfig, step: int) -> Batch:
     """The batch of a step; depends on the seeds only."""
     spec = WorldSpec(families=config.families) if config.families else WorldSpec()
     first = config.first_seed + step * config.batch
-    examples = [draw_example(seed, spec, model, masks=config.masks) for seed in range(first, first + config.batch)]
+    examples = [
+        draw_example(seed, spec, model, masks=config.masks) for seed in range(first, first + config.batch)
+    ]
     return collate(examples, model.end_id)
 
 

@@ -40,9 +40,10 @@ class WordTable(nn.Module):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class WordBatch:
-    """F frames and P descriptions: images `[F, 3, S, S]`, frame `[P]`, words `[P, 2]`, masks `[P, m, m]` in [0, 1].
+    """F frames and P descriptions of things in them.
 
-    `twin` marks things that share their colour with another thing of the frame.
+    images `[F, 3, S, S]`, frame `[P]`, words `[P, 2]`, masks `[P, m, m]` in [0, 1]; `twin` marks
+    things that share their colour with another thing of the frame.
     """
 
     images: Tensor

@@ -220,7 +220,7 @@ def test_decoded_pictures_are_freed_without_the_garbage_collector(clip: Callable
     try:
         with Video(path, cache_bytes=0) as video:
             video.check()
-            alive = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+            alive = sum(type(item) is av.VideoFrame for item in gc.get_objects())
     finally:
         gc.enable()
     assert alive <= 8

@@ -3,7 +3,15 @@
 from videoseg.data.world.clip import generate, write_clip
 from videoseg.data.world.draw import Stage
 from videoseg.data.world.queries import FAMILIES, Question
-from videoseg.data.world.sampler import TEST_SEEDS, TRAIN_SEEDS, VALID_SEEDS, Sample, WorldSpec, draw_sample, draw_samples
+from videoseg.data.world.sampler import (
+    TEST_SEEDS,
+    TRAIN_SEEDS,
+    VALID_SEEDS,
+    Sample,
+    WorldSpec,
+    draw_sample,
+    draw_samples,
+)
 from videoseg.data.world.scene import Scene, Thing
 from videoseg.data.world.trace import WorldTrace, true_trace
 

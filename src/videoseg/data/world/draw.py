@@ -84,7 +84,7 @@ def signed_distance(shape: str, y: FloatArray, x: FloatArray) -> FloatArray:
         value = np.maximum(np.abs(x) * 0.88 - (y + 0.95) * 0.47, y - 0.75)
     else:
         raise ValueError(f"unknown shape {shape!r}")
-    return value
+    return value.astype(np.float32)
 
 
 def _paint_of(thing: Thing, y: FloatArray, x: FloatArray) -> FloatArray:
@@ -97,7 +97,9 @@ def _paint_of(thing: Thing, y: FloatArray, x: FloatArray) -> FloatArray:
     elif thing.texture == "shaded":
         shade = shade + 0.1 * np.clip(x + y, -1, 1)
     shade = shade * thing.brightness
-    paint: FloatArray = shade[..., None].astype(np.float32) * np.array(COLOURS[thing.colour], dtype=np.float32)
+    paint: FloatArray = shade[..., None].astype(np.float32) * np.array(
+        COLOURS[thing.colour], dtype=np.float32
+    )
     return paint
 
 
@@ -106,9 +108,10 @@ def _background(seed: int, height: int, width: int) -> FloatArray:
     rng = np.random.default_rng([seed, 77])
     base = rng.uniform(45, 95) + rng.uniform(-9, 9, size=3)
     blotches = _enlarge(rng.normal(0, 9, size=(5, 7)), height, width)
-    slope = rng.uniform(-14, 14) * np.linspace(-1, 1, width)[None, :] + rng.uniform(-14, 14) * np.linspace(
-        -1, 1, height
-    )[:, None]
+    slope = (
+        rng.uniform(-14, 14) * np.linspace(-1, 1, width)[None, :]
+        + rng.uniform(-14, 14) * np.linspace(-1, 1, height)[:, None]
+    )
     grain = rng.normal(0, 3, size=(height, width))
     image: FloatArray = ((blotches + slope + grain)[..., None] + base).astype(np.float32)
     return image

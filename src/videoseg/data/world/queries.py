@@ -133,9 +133,11 @@ def _appearance(scene: Scene) -> list[Condition]:
 
 
 def _motion(scene: Scene) -> list[Condition]:
-    options = [Condition(motion=thing.motion) for thing in scene.things if thing.presence == "always"]
-    unique = _unique(scene, options)
-    return [condition for condition in unique if scene.things[condition.matches(scene)[0]].presence == "always"]
+    """Motions that only one thing has, if it is in view all the time."""
+    unique = _unique(scene, [Condition(motion=thing.motion) for thing in scene.things])
+    return [
+        condition for condition in unique if scene.things[condition.matches(scene)[0]].presence == "always"
+    ]
 
 
 def _temporal(scene: Scene) -> list[Condition]:

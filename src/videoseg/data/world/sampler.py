@@ -11,7 +11,7 @@ from videoseg.data.world.draw import Stage
 from videoseg.data.world.queries import Question, ask
 from videoseg.data.world.scene import COLOURS, FINE, SHAPES, SIZES, TEXTURES, Scene, Thing, place
 
-TRAIN_SEEDS = range(0, 1_000_000_000)
+TRAIN_SEEDS = range(1_000_000_000)
 VALID_SEEDS = range(1_000_000_000, 1_100_000_000)
 TEST_SEEDS = range(1_100_000_000, 1_200_000_000)
 MAX_TRIES = 400

@@ -25,7 +25,7 @@ SIZES: dict[str, tuple[float, float]] = {"small": (0.085, 0.11), "large": (0.19,
 SHAPES = ("disc", "square", "triangle", "diamond")
 TEXTURES = ("plain", "stripes", "shaded")
 FINE = "fine"
-"""Stripes 3/160 of the frame's height apart: gone in every image shown at less than two thirds of the size."""
+"""Stripes 3/160 of the frame's height apart: gone in images shown at less than two thirds of the size."""
 DIRECTIONS: dict[str, tuple[int, int]] = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 MOTIONS = ("still", *DIRECTIONS, "bounce", "circle", "stop")
 PRESENCES = ("always", "late", "early")
@@ -33,7 +33,11 @@ PRESENCES = ("always", "late", "early")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object; `brightness` is its mean share of the full colour, `start` and `end` are (x, y) of its centre, `enter` and `leave` times in [0, 1]."""
+    """One object.
+
+    `brightness` is its mean share of the full colour, `start` and `end` are (x, y) of its centre, `enter`
+    and `leave` times in [0, 1].
+    """
 
     shape: str
     colour: str
@@ -107,7 +111,9 @@ def position_words(x: float, y: float) -> str:
     return f"{column} {row}"
 
 
-def place(motion: str, radius: float, aspect: float, rng: np.random.Generator) -> tuple[tuple[float, float], ...]:
+def place(
+    motion: str, radius: float, aspect: float, rng: np.random.Generator
+) -> tuple[tuple[float, float], ...]:
     """Draw `start` and `end` for a motion so that the object stays inside the frame.
 
     `aspect` is width / height; moving objects cross at least 60 % of the free way, a circle goes around

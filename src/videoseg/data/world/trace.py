@@ -1,4 +1,4 @@
-"""True traces of the generated world: interval, keyframe and three-step thinking text of every turn (spec §13).
+"""True traces of the generated world: interval, keyframe, three-step thinking text of every turn (spec §13).
 
 The text says what the eye must find, in words: what is there, where, how it moves and when.
 """
@@ -67,7 +67,7 @@ def best_view(scene: Scene, target: int, shown: Sequence[int]) -> tuple[Interval
     areas = {frame: int(stage.mask(target, frame).sum()) for frame in shown}
     seen = [frame for frame, area in areas.items() if area]
     if not seen:
-        raise ValueError(f"thing {target} of scene {scene.seed} is visible in none of the frames {list(shown)}")
+        raise ValueError(f"thing {target} of scene {scene.seed} is in none of the frames {list(shown)}")
     middle = (seen[0] + seen[-1]) / 2
     clear = [frame for frame in seen if areas[frame] >= 0.9 * max(areas.values())]
     return Interval(seen[0], seen[-1]), min(clear, key=lambda frame: abs(frame - middle))
@@ -105,7 +105,7 @@ def name_of(thing: Thing) -> str:
     return f"{thing.colour} {thing.size}"
 
 
-def _listed(scene: Scene) -> list[Thing]:
+def listed(scene: Scene) -> list[Thing]:
     """Things in a fixed order: by colour, large before small."""
     colours, sizes = list(COLOURS), list(SIZES)
     return sorted(scene.things, key=lambda thing: (colours.index(thing.colour), -sizes.index(thing.size)))
@@ -114,9 +114,9 @@ def _listed(scene: Scene) -> list[Thing]:
 def _first_thoughts(sample: Sample, shown: Sequence[int]) -> str:
     """Steps 1 to 3 of the first turn."""
     scene = sample.scene
-    odd = [f"{name_of(t)} {PRESENCE_WORDS[t.presence]}" for t in _listed(scene) if t.presence != "always"]
+    odd = [f"{name_of(t)} {PRESENCE_WORDS[t.presence]}" for t in listed(scene) if t.presence != "always"]
     timing = "; ".join(odd) if odd else "all stay in view"
-    places = "; ".join(_whereabouts(scene, thing, shown) for thing in _listed(scene))
+    places = "; ".join(_whereabouts(scene, thing, shown) for thing in listed(scene))
     return f"Step 1: {timing}. Step 2: {places}. Step 3: {_conclusion(sample)}"
 
 

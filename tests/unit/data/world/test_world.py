@@ -119,7 +119,7 @@ def test_details_are_named_only_at_the_second_look() -> None:
 def test_best_view_is_within_the_life_of_a_late_thing() -> None:
     late = scene(thing(presence="late", enter=0.5), num_frames=9)
     assert best_view(late, 0, [0, 2, 4, 6, 8]) == (Interval(4, 8), 6)
-    with pytest.raises(ValueError, match="visible in none"):
+    with pytest.raises(ValueError, match="in none of the frames"):
         best_view(late, 0, [0, 1])
 
 

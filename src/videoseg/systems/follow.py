@@ -1,0 +1,121 @@
+"""From [SEG] states to masks on every frame: targets are followed in step, masks leave as run-length codes.
+
+O3 specification §8.2. Every frame is encoded once per direction for all targets together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoseg.dialogue.preset import Preset
+from videoseg.masks import Masklet, Rle, masklet_from_frames
+from videoseg.models.o3 import O3Model
+from videoseg.models.sam2 import MaskPrediction, Sam2
+from videoseg.systems.journal import Journal
+from videoseg.tracking.sam2 import TrackingJob, TrackingRun, VideoFeatures
+from videoseg.video.reader import Video
+
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(stage, done, total)` with stage `dialogue` or `masks`."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Target:
+    """What the mask decoder is asked for: a prompt vector `[1, 256]` on a keyframe, for one query."""
+
+    query: int
+    keyframe: int
+    embedding: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMask:
+    """One target's mask on one frame; `presence` and `score` as in `Masklet`."""
+
+    query: int
+    frame: int
+    code: Rle
+    presence: float
+    score: float
+
+
+@torch.no_grad()
+def stream(
+    model: O3Model,
+    preset: Preset,
+    video: Video,
+    targets: Sequence[Target],
+    journal: Journal | None = None,
+) -> Iterator[FrameMask]:
+    """Masks as they are made: forward from the first keyframe, then backward from the last.
+
+    With a `journal` the masks of an interrupted run come first, and the run goes on where it stopped.
+    """
+    walk = FrameWalk(video)
+    features = VideoFeatures(
+        model.sam2, walk, original=model.original_sam2, exact_normalization=preset.exact_normalization
+    )
+    device = model.sam2.device
+    jobs = [TrackingJob(target.keyframe, target.embedding.to(device)) for target in targets]
+    run = TrackingRun(
+        model.sam2, features, len(video), jobs, preset.propagation, original=model.original_sam2
+    )
+    if journal is not None:
+        for query, frame, code, presence, score in journal.masks(run):
+            yield FrameMask(query, frame, Rle.from_coco(code), presence, score)
+    for job, frame, prediction in run:
+        mask = _compress(model.sam2, targets[job].query, frame, prediction, video.frame_size)
+        if journal is not None:
+            journal.add(run, mask.query, frame, mask.code.to_coco(), mask.presence, mask.score)
+        yield mask
+
+
+def follow(
+    model: O3Model,
+    preset: Preset,
+    video: Video,
+    targets: Sequence[Target],
+    progress: Progress | None = None,
+    journal: Journal | None = None,
+) -> dict[int, Masklet]:
+    """The masklet of every target, by query."""
+    found: dict[int, list[tuple[int, Rle, float, float]]] = {target.query: [] for target in targets}
+    total = len(targets) * len(video)
+    for done, mask in enumerate(stream(model, preset, video, targets, journal), start=1):
+        found[mask.query].append((mask.frame, mask.code, mask.presence, mask.score))
+        if progress:
+            progress("masks", done, total)
+    return {query: masklet_from_frames(1, masks, len(video)) for query, masks in found.items()}
+
+
+def _compress(
+    sam2: Sam2, query: int, frame: int, prediction: MaskPrediction, size: tuple[int, int]
+) -> FrameMask:
+    mask = (sam2.upsample(prediction.logits, size)[0] > 0).cpu().numpy()
+    presence = float(prediction.score.float().sigmoid().flatten()[0])
+    return FrameMask(query, frame, Rle.encode(mask), presence, float(prediction.iou.flatten()[0]))
+
+
+class FrameWalk:
+    """Frames by index for a caller that walks the video: neighbouring frames are decoded in one go."""
+
+    def __init__(self, video: Video) -> None:
+        self._video = video
+        self._walk: Iterator[tuple[int, Any]] = iter(())
+        self._next = 0
+        self._step = 0
+
+    def __call__(self, index: int) -> Any:
+        """Frame `index`, `uint8 [H, W, 3]`; another direction or a jump starts a new walk there."""
+        if not self._step or index != self._next:
+            backward = self._step != 0 and index < self._next
+            self._step = -1 if backward else 1
+            stop = -1 if backward else len(self._video)
+            self._walk = self._video.frames(index, stop, step=self._step)
+        self._next = index + self._step
+        return next(self._walk)[1]
