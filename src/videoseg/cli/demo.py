@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from videoseg.cli.segment import segment
@@ -16,20 +15,20 @@ def demo(out: str = "videoseg-demo", device: str = "auto") -> int:
         out: folder for the results, replaced if it exists
         device: cpu, cuda, mps, or auto
     """
-    from videoseg.evaluation.metrics import video_scores
+    from videoseg.data.world.truth import read_truth
+    from videoseg.evaluation.metrics import jf
     from videoseg.export.result import load
-    from videoseg.masks import Rle
     from videoseg.models.checkpoints.hub import ASSETS
 
     clip = ASSETS / "tiny" / "demo.mp4"
-    truth = json.loads((ASSETS / "tiny" / "demo_truth.json").read_text())
-    code = segment(str(clip), [truth["query"]], model="tiny", out=out, device=device, overwrite=True)
+    truth = read_truth(clip.with_suffix(".json"))[0]
+    code = segment(str(clip), [truth.query], model="tiny", out=out, device=device, overwrite=True)
     if code:
         return code
     result = load(out)
-    target = [Rle.from_coco(rle) for rle in truth["masks"]]
-    scores = video_scores(result.masklets, target)
-    for name in sorted(path.name for path in Path(out).iterdir()):
-        console.print(f"  {out}/{name}")
-    console.print(f"[bold]J&F {100 * scores.jf:.1f}[/bold]  (J {100 * scores.j:.1f}, F {100 * scores.f:.1f})")
+    masks = [result.masklets.union(frame) for frame in range(result.masklets.num_frames)]
+    j, f = jf(truth.masks(), masks)
+    for path in sorted(Path(out).iterdir()):
+        console.print(f"  {path}{'/' if path.is_dir() else ''}")
+    console.print(f"[bold]J&F {50 * (j + f):.1f}[/bold]  (J {100 * j:.1f}, F {100 * f:.1f})")
     return 0

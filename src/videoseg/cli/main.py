@@ -40,7 +40,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("demo",): Verb("videoseg.cli.demo:demo", "the bundled model on the bundled clip, with its score"),
     ("convert",): Verb("videoseg.cli.convert:convert", "checkpoints from and to foreign layouts"),
     ("data", "world"): Verb("videoseg.cli.data:world", "write clips of the generated world"),
-    ("train", "tiny"): Verb("videoseg.cli.train:tiny", "supervised training of the small model"),
+    ("train", "sft"): Verb("videoseg.cli.train:sft", "supervised training on the generated world"),
     ("doctor",): Verb("videoseg.cli.doctor:doctor", "versions, devices, codecs and weights of this machine"),
 }
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from videoseg.cli.show import print_json, print_result, print_turn, progress_bar
+from videoseg.cli.show import console, print_json, print_result, print_turn, progress_bar
 from videoseg.errors import UsageError
+from videoseg.types import Query, Result
 
 
 def segment(
@@ -30,6 +31,7 @@ def segment(
     overlay: bool = True,
     check: bool = True,
     overwrite: bool = False,
+    resume: bool = True,
     json: bool = False,
 ) -> int:
     """Segment what the questions mean.
@@ -54,12 +56,13 @@ def segment(
         overlay: write overlay.mp4
         check: decode the whole video once first, so that a damaged frame is found before the work
         overwrite: replace results that exist
+        resume: keep progress beside the results, and go on with an interrupted run of the same command
         json: print the outcome as JSON on standard output
     """
     from videoseg.export.result import save
-    from videoseg.trace_json import trace_to_json
     from videoseg.systems import load
     from videoseg.systems.o3 import as_queries
+    from videoseg.trace_json import trace_to_json
     from videoseg.video.reader import Video
 
     queries = as_queries(query)
@@ -82,10 +85,7 @@ def segment(
             original_sam2=original_sam2,
             **{key: value for key, value in fields.items() if value is not None},
         )
-        with progress_bar() as update:
-            results = system.segment(
-                opened, queries, progress=update, notify=lambda row, turn: print_turn(queries[row], turn)
-            )
+        results = _run(system, opened, queries, _journal(folders[0], len(folders)) if resume else None)
         for result, folder in zip(results, folders, strict=True):
             save(result, folder, video=opened, overwrite=overwrite, png=png, overlay=overlay)
             print_result(result, folder)
@@ -97,6 +97,29 @@ def segment(
             ]
         )
     return 0
+
+
+def _run(system: Any, video: Any, queries: list[Query], journal: Path | None) -> list[Result]:
+    try:
+        with progress_bar() as update:
+            results: list[Result] = system.segment(
+                video,
+                queries,
+                progress=update,
+                notify=lambda row, turn: print_turn(queries[row], turn),
+                journal=journal,
+            )
+    except KeyboardInterrupt:
+        if journal:
+            console.print("what was done is kept; the same command goes on from there")
+        raise
+    return results
+
+
+def _journal(folder: Path, count: int) -> Path:
+    """A hidden folder beside the results."""
+    base = folder if count == 1 else folder.parent
+    return base.with_name(f".{base.name}.journal")
 
 
 def _folders(video: str, out: str | None, ids: list[str]) -> list[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import asdict, is_dataclass, replace
@@ -21,7 +21,7 @@ from videoseg.errors import UsageError
 from videoseg.masks import Masklets
 from videoseg.models.o3 import O3Model
 from videoseg.models.session import Sampler, greedy
-from videoseg.systems.follow import Progress, Target, follow
+from videoseg.systems.follow import FrameMask, Progress, Target, follow, stream
 from videoseg.systems.images import ImageStore
 from videoseg.systems.journal import Journal
 from videoseg.systems.player import Dialogue, Notify, Player
@@ -48,6 +48,8 @@ class O3System:
         self.seed = seed
         self._sampler = sampler
         self._max_rows = max_rows
+        if self.preset.propagation == "original_sam2" and model.original_sam2 is None:
+            raise UsageError("propagation original_sam2 needs Meta's unmodified weights: give original_sam2")
 
     def segment(
         self,
@@ -75,6 +77,19 @@ class O3System:
             if kept:
                 kept.discard()
         return results[0] if isinstance(query, str | Query) else results
+
+    def stream(self, source: Any, query: str | Query | Sequence[str | Query]) -> Iterator[FrameMask]:
+        """As `segment`, but masks one by one as they are made: forward first, then backward.
+
+        `FrameMask.query` counts the queries from 0; a query without an object yields nothing.
+        """
+        queries = as_queries(query)
+        for each in queries:
+            check_query(each.text, self.model.text.tokenizer, self.preset)
+        opened = nullcontext(source) if isinstance(source, Video) else Video(source)
+        with opened as video:
+            _, targets = self._answers(video, queries, None, None)
+            yield from stream(self.model, self.preset, video, targets)
 
     def _segment(
         self,

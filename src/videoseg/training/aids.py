@@ -47,10 +47,10 @@ class Aids(nn.Module):
     ) -> Tensor:
         """Cross-entropy of states `[N, width]` over the visual tokens of the image each speaks of."""
         losses = []
-        for state, seen, seg in zip(self.query(states), tokens, segs, strict=True):
+        for state, seen, seg in zip(self.query(_level(states)), tokens, segs, strict=True):
             total = seg.cells.sum()
             if total > 0:
-                scores = (self.key(seen) @ state).float() / 8.0
+                scores = (self.key(_level(seen)) @ state).float() / 8.0
                 losses.append(-(seg.cells / total * scores.log_softmax(0)).sum())
         return torch.stack(losses).mean() if losses else states.sum() * 0
 
@@ -60,7 +60,12 @@ class Aids(nn.Module):
         if not seen:
             return states.sum() * 0
         centres = torch.stack([_centre(segs[number].mask) for number in seen]).to(states.device)
-        return (self.vec(states[seen]).float() - centres).abs().mean()
+        return (self.vec(_level(states[seen])).float() - centres).abs().mean()
+
+
+def _level(vectors: Tensor) -> Tensor:
+    """Vectors `[..., width]` of unit variance: pre-norm states grow large."""
+    return F.layer_norm(vectors.float(), vectors.shape[-1:])
 
 
 def _centre(mask: Tensor) -> Tensor:
