@@ -21,7 +21,7 @@ def demo(out: str = "videoseg-demo", device: str = "auto") -> int:
     from videoseg.models.checkpoints.hub import ASSETS
 
     clip = ASSETS / "tiny" / "demo.mp4"
-    truth = read_truth(clip.with_suffix(".json"))[0]
+    truth = read_truth(ASSETS / "tiny" / "demo_truth.json")[0]
     code = segment(str(clip), [truth.query], model="tiny", out=out, device=device, overwrite=True)
     if code:
         return code

@@ -13,6 +13,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "causal_blocks"
 ROWS = 96
+WATCHED = "watched"
+"""Attribute of an attention module: if true, a pass leaves its queries and keys in `module.kept`."""
 
 
 def use_causal_blocks(language_model: nn.Module) -> None:
@@ -35,6 +37,8 @@ def attend(
     """transformers' attention interface: query `[B, H, L, D]`, others `[B, G, L, D]` -> `[B, L, H, D]`."""
     if attention_mask is not None or query.shape[2] != key.shape[2]:
         raise ValueError("causal_blocks attention serves training without mask and cache only")
+    if getattr(module, WATCHED, False):
+        module.kept = (query, key)
     groups = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     length = query.shape[2]

@@ -2,7 +2,8 @@
 
 distil: the projected [SEG] imitates the words table of stage 0. dense: looks and place of every visual
 token. pointer: a [SEG], and a word about a thing, points at the visual tokens that the thing covers.
-vec: a [SEG] tells the target's centre.
+gaze: one
+attention head looks there too. vec: a [SEG] tells the target's centre.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videoseg.training.collate import Batch
 from videoseg.training.examples import NUM_LOOKS, Mention, SegTarget
 
 
@@ -39,7 +41,10 @@ class Aids(nn.Module):
     def place_loss(self, tokens: Tensor, places: Tensor) -> Tensor:
         """Column and row third of visual tokens `[N, width]` against `[N, 2]`."""
         scores = self.place(tokens).float()
-        column, row = F.cross_entropy(scores[:, :3], places[:, 0]), F.cross_entropy(scores[:, 3:], places[:, 1])
+        column, row = (
+            F.cross_entropy(scores[:, :3], places[:, 0]),
+            F.cross_entropy(scores[:, 3:], places[:, 1]),
+        )
         return column + row
 
     def pointer_loss(
@@ -74,6 +79,26 @@ def _centre(mask: Tensor) -> Tensor:
     columns = (torch.arange(mask.shape[1]) + 0.5) / mask.shape[1]
     total = mask.sum()
     return torch.stack([(mask.sum(0) * columns).sum() / total, (mask.sum(1) * rows).sum() / total])
+
+
+def gaze_loss(query: Tensor, key: Tensor, batch: Batch, scaling: float) -> Tensor:
+    """Cross-entropy of one attention head at every mention, over all tokens before it.
+
+    `query` and `key` `[B, L, D]` are the head's; the goal is the share of each visual token of the
+    mention's image that the thing covers.
+    """
+    if not batch.mentions:
+        return query.sum() * 0
+    rows, positions = batch.mention_rows, torch.tensor([m.position for m in batch.mentions])
+    scores = torch.einsum("md,mld->ml", query[rows, positions].float(), key[rows].float()) * scaling
+    later = torch.arange(key.shape[1])[None] > positions[:, None]
+    logs = scores.masked_fill(later, -torch.inf).log_softmax(-1)
+    losses = []
+    for number, (row, mention) in enumerate(zip(rows.tolist(), batch.mentions, strict=True)):
+        start = batch.first_token[batch.first_image[row] + mention.shown]
+        goal = mention.cells / mention.cells.sum()
+        losses.append(-(goal * logs[number, start : start + len(goal)]).sum())
+    return torch.stack(losses).mean()
 
 
 def distil_loss(prompts: Tensor, goal: Tensor) -> Tensor:

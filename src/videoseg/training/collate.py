@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +16,9 @@ from videoseg.training.examples import Example, Mention, SegTarget
 class Batch:
     """B dialogues: ids and loss_mask `[B, L]`; images in token order row by row; [SEG]s with their rows.
 
-    `patches` and `grids` have one entry per image, `first_image[b]` is the number of row b's first one;
-    `looks` `[image tokens, looks]` and `places` `[image tokens, 2]` follow the images.
+    `patches` and `grids` have one entry per image, `first_image[b]` is the number of row b's first one,
+    `first_token[i]` the position of image i's first token in its row. `looks` `[image tokens, looks]` and
+    `places` `[image tokens, 2]` follow the images.
     """
 
     ids: Tensor
@@ -24,6 +26,7 @@ class Batch:
     patches: list[Tensor]
     grids: list[tuple[int, int]]
     first_image: list[int]
+    first_token: list[int]
     looks: Tensor
     places: Tensor
     segs: list[SegTarget]
@@ -32,7 +35,14 @@ class Batch:
     mention_rows: Tensor
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+def image_starts(example: Example, image_id: int) -> list[int]:
+    """Position of every image's first token in the ids of its dialogue."""
+    slots = np.flatnonzero(example.chunk.ids == image_id)
+    counts = np.cumsum([0, *(image.num_tokens for image in example.chunk.images)])
+    return [int(slots[count]) for count in counts[:-1]]
+
+
+def collate(examples: Sequence[Example], pad_id: int, image_id: int) -> Batch:
     """Join examples into one batch."""
     length = max(len(example.chunk.ids) for example in examples)
     ids = torch.full((len(examples), length), pad_id)
@@ -51,6 +61,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         [patches for example in examples for patches in example.patches],
         [image.grid for example in examples for image in example.chunk.images],
         first,
+        [start for example in examples for start in image_starts(example, image_id)],
         torch.cat([example.looks for example in examples]),
         torch.cat([example.places for example in examples]),
         [seg for example in examples for seg in example.segs],

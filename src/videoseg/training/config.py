@@ -23,6 +23,7 @@ class LossWeights:
     place: float = 0.0
     pointer: float = 0.0
     mention: float = 0.0
+    gaze: float = 0.0
     vec: float = 0.0
 
 

@@ -213,7 +213,9 @@ def _mentions(source: _Source, chunk: Chunk) -> list[Mention]:
 def _step_two(source: _Source, chunk: Chunk) -> list[list[int]]:
     """Per described thing the token positions of its size word and of "to" (if it moves)."""
     tokenizer = source.model.text.tokenizer
-    start, stop, end, to = (tokenizer.convert_tokens_to_ids(t) for t in (". Step 2:", ". Step 3:", ";", "Ġto"))
+    start, stop, end, to = (
+        tokenizer.convert_tokens_to_ids(t) for t in (". Step 2:", ". Step 3:", ";", "Ġto")
+    )
     sizes = [tokenizer.convert_tokens_to_ids(f"Ġ{size}") for size in SIZES]
     ids = chunk.ids.tolist()
     found: list[list[int]] = [[]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,21 @@ from torch import Tensor, nn
 
 from videoseg.data.world.sampler import WorldSpec
 from videoseg.errors import CheckpointError
-from videoseg.models.causal_blocks import use_causal_blocks
+from videoseg.models.causal_blocks import WATCHED, use_causal_blocks
 from videoseg.models.checkpoints.folder import load_folder, save_folder
 from videoseg.models.o3 import O3Model
 from videoseg.models.tiny import build_o3
 from videoseg.models.vision_speed import prefer_plain_attention, speed_up_vision
 from videoseg.models.vlm import ImageFeatures, States
-from videoseg.training.aids import Aids, distil_loss
+from videoseg.training.aids import Aids, distil_loss, gaze_loss
 from videoseg.training.collate import Batch, collate
 from videoseg.training.config import LossWeights, SupervisedConfig
-from videoseg.training.examples import draw_example
+from videoseg.training.examples import Mention, SegTarget, draw_example
 from videoseg.training.losses import token_loss
 from videoseg.training.schedule import schedule
 from videoseg.training.words import DecodeLoss, WordTable, decode_loss
 
+GAZE_LAYER = 2
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -53,13 +54,23 @@ class Trainee(nn.Module):
         """Loss terms by name, and what is only reported: token accuracy and mask IoU."""
         images = self.model.vlm.encode_images(batch.patches, batch.grids)
         states = self.model.vlm(batch.ids, self._positions(batch, images), images=images)
-        terms = self._text(batch, states)
-        tokens = torch.cat([image.tokens for image in images])
-        terms["dense"] = self.aids.dense_loss(tokens, batch.looks)
-        terms["place"] = self.aids.place_loss(tokens, batch.places)
-        terms["mention"] = self._mentions(batch, states, images)
+        terms = self._text(batch, states) | self._aids(batch, states, images)
         if batch.segs:
             terms |= self._segs(batch, states, images)
+        return terms
+
+    def _aids(self, batch: Batch, states: States, images: list[ImageFeatures]) -> dict[str, Tensor]:
+        """The aids that do not need a [SEG], as far as they have a weight."""
+        weights, terms = self.weights, {}
+        tokens = torch.cat([image.tokens for image in images])
+        if weights.dense:
+            terms["dense"] = self.aids.dense_loss(tokens, batch.looks)
+        if weights.place:
+            terms["place"] = self.aids.place_loss(tokens, batch.places)
+        if weights.mention:
+            terms["mention"] = self._mentions(batch, states, images)
+        if weights.gaze:
+            terms["gaze"] = self._gaze(batch)
         return terms
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
@@ -85,25 +96,27 @@ class Trainee(nn.Module):
     def _mentions(self, batch: Batch, states: States, images: list[ImageFeatures]) -> Tensor:
         positions = torch.tensor([mention.position for mention in batch.mentions], dtype=torch.long)
         spoken = states.prenorm[batch.mention_rows, positions]
-        shown = [
-            images[batch.first_image[int(row)] + mention.shown].tokens
-            for row, mention in zip(batch.mention_rows, batch.mentions, strict=True)
-        ]
+        shown = _seen(batch, images, batch.mention_rows, batch.mentions)
         return self.aids.pointer_loss(spoken, shown, batch.mentions)
+
+    def _gaze(self, batch: Batch) -> Tensor:
+        """The watched head, at every mention, attends to the visual tokens that the thing covers."""
+        module = self.model.vlm.model.model.language_model.layers[GAZE_LAYER].self_attn
+        query, key = module.kept
+        module.kept = None
+        return gaze_loss(query[:, 0], key[:, 0], batch, module.scaling)
 
     def _segs(self, batch: Batch, states: States, images: list[ImageFeatures]) -> dict[str, Tensor]:
         positions = torch.tensor([seg.position for seg in batch.segs])
         seg_states = states.prenorm[batch.seg_rows, positions]
         prompts = self.model.embed(seg_states)
-        shown = [
-            images[batch.first_image[int(row)] + seg.shown].tokens
-            for row, seg in zip(batch.seg_rows, batch.segs, strict=True)
-        ]
-        terms = {
-            "pointer": self.aids.pointer_loss(seg_states, shown, batch.segs),
-            "vec": self.aids.vec_loss(seg_states, batch.segs) if self.masks else prompts.sum() * 0,
-        }
-        if self.table is not None:
+        terms: dict[str, Tensor] = {}
+        if self.weights.pointer:
+            shown = _seen(batch, images, batch.seg_rows, batch.segs)
+            terms["pointer"] = self.aids.pointer_loss(seg_states, shown, batch.segs)
+        if self.weights.vec and self.masks:
+            terms["vec"] = self.aids.vec_loss(seg_states, batch.segs)
+        if self.weights.distil and self.table is not None:
             words = torch.tensor([seg.words for seg in batch.segs])
             terms["distil"] = distil_loss(prompts, self.table(words))
         if self.masks:
@@ -117,6 +130,14 @@ class Trainee(nn.Module):
         masks = sam2.decode_all(features, sam2.unconditioned(features), sam2.prompt_language(prompts))
         target = torch.stack([seg.mask for seg in batch.segs])
         return decode_loss(masks, target, bce=self.weights.bce, dice=self.weights.dice)
+
+
+def _seen(
+    batch: Batch, images: list[ImageFeatures], rows: Tensor, items: Sequence[SegTarget | Mention]
+) -> list[Tensor]:
+    """Visual tokens of the image that each item speaks of."""
+    firsts = [batch.first_image[int(row)] for row in rows]
+    return [images[first + item.shown].tokens for first, item in zip(firsts, items, strict=True)]
 
 
 class Optimizers:
@@ -207,6 +228,7 @@ def prepare(config: SupervisedConfig) -> Trainee:
     speed_up_vision(model.vlm.model.model.visual)
     if next(model.parameters()).device.type == "cpu":
         use_causal_blocks(model.vlm.model.model.language_model)
+        setattr(model.vlm.model.model.language_model.layers[GAZE_LAYER].self_attn, WATCHED, True)
     trainee = Trainee(model, config.weights, table, config.masks)
     frozen = (*config.freeze, *(() if config.masks else ("sam2.",)))
     for name, parameter in model.named_parameters():
@@ -240,7 +262,7 @@ def draw(model: O3Model, config: SupervisedConfig, step: int) -> Batch:
     examples = [
         draw_example(seed, spec, model, masks=config.masks) for seed in range(first, first + config.batch)
     ]
-    return collate(examples, model.end_id)
+    return collate(examples, model.end_id, model.vlm.config.image_token_id)
 
 
 def save(out: Path, trainee: Trainee, optimizers: Optimizers, step: int) -> None:

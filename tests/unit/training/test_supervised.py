@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,14 +12,18 @@ from videoseg.data.world.sampler import WorldSpec, draw_sample
 from videoseg.errors import CheckpointError, UsageError
 from videoseg.models.checkpoints.folder import load_folder, save_folder
 from videoseg.models.o3 import O3Model
-from videoseg.training.aids import Aids, distil_loss
-from videoseg.training.collate import collate
+from videoseg.training.aids import Aids, distil_loss, gaze_loss
+from videoseg.training.collate import collate, image_starts
 from videoseg.training.config import LossWeights, SupervisedConfig, build_config, read_config
 from videoseg.training.examples import draw_example
 from videoseg.training.supervised import Trainee, records, run
 from videoseg.training.words import ANY, WordTable, draw_batch
 
 SPEC = WorldSpec(lengths=(8,))
+
+
+def image_id(model: O3Model) -> int:
+    return model.vlm.config.image_token_id
 
 
 def test_loss_is_on_replies_only(small_model: O3Model) -> None:
@@ -51,9 +55,10 @@ def test_padding_does_not_change_a_row(small_model: O3Model) -> None:
     trainee = Trainee(small_model.eval(), LossWeights(distil=0), None, masks=False)
     with torch.no_grad():
         alone = [
-            trainee(collate([example], 0))["text"] * example.chunk.loss_mask.sum() for example in examples
+            trainee(collate([example], 0, image_id(small_model)))["text"] * example.chunk.loss_mask.sum()
+            for example in examples
         ]
-        together = trainee(collate(examples, 0))["text"]
+        together = trainee(collate(examples, 0, image_id(small_model)))["text"]
     tokens = sum(int(example.chunk.loss_mask.sum()) for example in examples)
     torch.testing.assert_close(torch.stack(alone).sum() / tokens, together, rtol=1e-4, atol=1e-5)
 
@@ -61,7 +66,7 @@ def test_padding_does_not_change_a_row(small_model: O3Model) -> None:
 def test_gradients_reach_every_part(small_model: O3Model) -> None:
     table = WordTable(256)
     trainee = Trainee(small_model, LossWeights(dense=1, pointer=1, vec=1), table, masks=True)
-    batch = collate([draw_example(seed, SPEC, small_model) for seed in range(3)], 0)
+    batch = collate([draw_example(seed, SPEC, small_model) for seed in range(3)], 0, image_id(small_model))
     trainee.total(trainee(batch)).backward()
     for name in (
         "vlm.model.model.visual",
@@ -74,9 +79,34 @@ def test_gradients_reach_every_part(small_model: O3Model) -> None:
     assert all(parameter.grad is None for parameter in table.parameters())
 
 
+def test_mentions_point_at_what_they_speak_of(small_model: O3Model) -> None:
+    tokenizer = small_model.text.tokenizer
+    for seed in range(8):
+        example = draw_example(seed, SPEC, small_model, masks=False)
+        starts = image_starts(example, image_id(small_model))
+        assert (example.chunk.ids[starts] == image_id(small_model)).all()
+        assert len(example.mentions) >= len(draw_sample(seed, SPEC).scene.things)
+        for mention in example.mentions:
+            word = tokenizer.decode([int(example.chunk.ids[mention.position])]).strip()
+            assert word in ("small", "large", "to")
+            looks = example.looks.split([image.num_tokens for image in example.chunk.images])[mention.shown]
+            assert looks[mention.cells > 0.05].nansum() > 0
+
+
+def test_gaze_prefers_what_is_covered(small_model: O3Model) -> None:
+    batch = collate([draw_example(1, SPEC, small_model, masks=False)], 0, image_id(small_model))
+    mention = batch.mentions[0]
+    start, best = batch.first_token[mention.shown], int(mention.cells.argmax())
+    query, key = torch.zeros(1, batch.ids.shape[1], 4), torch.zeros(1, batch.ids.shape[1], 4)
+    blind = gaze_loss(query, key, batch, 1.0)
+    query[:, :, 0], key[:, start + best, 0] = 1, 3
+    batch = replace(batch, mentions=[mention], mention_rows=torch.tensor([0]))
+    assert gaze_loss(query, key, batch, 1.0) < blind
+
+
 def test_a_batch_without_seg_trains_too(small_model: O3Model) -> None:
     seeds = [seed for seed in range(60) if draw_sample(seed, SPEC).question.family == "none"][:2]
-    batch = collate([draw_example(seed, SPEC, small_model) for seed in seeds], 0)
+    batch = collate([draw_example(seed, SPEC, small_model) for seed in seeds], 0, image_id(small_model))
     trainee = Trainee(small_model, LossWeights(distil=0), None, masks=True)
     assert trainee.total(trainee(batch)).isfinite()
 
@@ -134,4 +164,3 @@ def test_unasked_looks_do_not_count() -> None:
     changed[:, -1] = 1
     assert aids.dense_loss(tokens, hidden).isfinite()
     assert aids.dense_loss(tokens, hidden) != aids.dense_loss(tokens, changed)
-    assert np.isclose(float(aids.dense_loss(tokens, hidden)), float(aids.dense_loss(tokens, hidden)))
