@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from videoseg.data.world.draw import Stage
 from videoseg.data.world.sampler import Sample, WorldSpec, draw_sample
-from videoseg.data.world.scene import FINE, SIZES
+from videoseg.data.world.scene import FINE
 from videoseg.data.world.trace import listed, true_trace
 from videoseg.dialogue.episode import Episode, Observation
 from videoseg.dialogue.grammar import format_reply
@@ -87,7 +87,7 @@ def draw_example(
     source = _Source(sample, drawn, model, mask_size if masks else 0)
     segs = [] if target is None else _seg_targets(source, chunk, target, seed)
     places = torch.cat([_places(image) for image in chunk.images])
-    return Example(chunk, patches, looks, places, segs, _mentions(source, chunk))
+    return Example(chunk, patches, looks, places, segs, _mentions(source, chunk, target))
 
 
 def play_truth(
@@ -198,31 +198,44 @@ def _seg_target(source: _Source, image: ImageRef, shown: int, target: int, posit
     return SegTarget(position, words, source.model.sam2.preprocess(frame), mask, shown, cells)
 
 
-def _mentions(source: _Source, chunk: Chunk) -> list[Mention]:
-    """Step 2 of the first turn tells first and last places: after the size word, and after "to"."""
-    high = [i for i, image in enumerate(chunk.images) if image.role is Role.HIGH]
+def _mentions(source: _Source, chunk: Chunk, target: int | None) -> list[Mention]:
+    """Words before which one must look: in step 2 of the first turn at every thing, later at the target.
+
+    A column word tells the row next, so it is a mention like the size word or the "to" before it.
+    """
+    roles = [image.role for image in chunk.images]
+    high = [i for i, role in enumerate(roles) if role is Role.HIGH]
+    keys = [i for i, role in enumerate(roles) if role is Role.KEYFRAME]
+    steps = _second_steps(source, chunk)
     mentions = []
-    for thing, words in zip(listed(source.sample.scene), _step_two(source, chunk), strict=True):
+    for thing, words in zip(listed(source.sample.scene), _parts(source, chunk, steps[0]), strict=True):
         number = source.sample.scene.things.index(thing)
-        for position, views in zip(words, (high, high[::-1]), strict=False):
-            mention = _first_view(source, chunk, number, position, views)
-            mentions += [mention] if mention else []
-    return mentions
+        for order, position in enumerate(words):
+            mentions.append(_first_view(source, chunk, number, position, high if order < 2 else high[::-1]))
+    for step in steps[1:]:
+        for position in _parts(source, chunk, step)[0]:
+            mentions.append(_first_view(source, chunk, target or 0, position, keys))
+    return [mention for mention in mentions if mention]
 
 
-def _step_two(source: _Source, chunk: Chunk) -> list[list[int]]:
-    """Per described thing the token positions of its size word and of "to" (if it moves)."""
-    tokenizer = source.model.text.tokenizer
-    start, stop, end, to = (
-        tokenizer.convert_tokens_to_ids(t) for t in (". Step 2:", ". Step 3:", ";", "Ġto")
-    )
-    sizes = [tokenizer.convert_tokens_to_ids(f"Ġ{size}") for size in SIZES]
+def _second_steps(source: _Source, chunk: Chunk) -> list[range]:
+    """Token positions of step 2 of every turn."""
     ids = chunk.ids.tolist()
+    start, stop = (source.model.text.token_id(text) for text in (". Step 2:", ". Step 3:"))
+    starts = [position for position, token in enumerate(ids) if token == start]
+    return [range(position, ids.index(stop, position)) for position in starts]
+
+
+def _parts(source: _Source, chunk: Chunk, step: range) -> list[list[int]]:
+    """Per thing described in a step the positions of the words before which its place must be known."""
+    tokenizer = source.model.text.tokenizer
+    looking = {"small", "large", "to", "left", "middle", "right", "on"}
     found: list[list[int]] = [[]]
-    for position in range(ids.index(start), ids.index(stop)):
-        if ids[position] == end:
+    for position in step:
+        word = tokenizer.convert_ids_to_tokens(int(chunk.ids[position]))
+        if word == ";":
             found.append([])
-        elif ids[position] in sizes or ids[position] == to:
+        elif word.removeprefix("Ġ") in looking and len(found[-1]) < 4:
             found[-1].append(position)
     return found
 
@@ -230,6 +243,7 @@ def _step_two(source: _Source, chunk: Chunk) -> list[list[int]]:
 def _first_view(
     source: _Source, chunk: Chunk, thing: int, position: int, views: Sequence[int]
 ) -> Mention | None:
+    """The first of the images `views` that shows a thing."""
     for shown in views:
         image = chunk.images[shown]
         cells = _coverage(source.drawn.masks(image.frame)[thing : thing + 1], image)[0]

@@ -91,7 +91,7 @@ def _closer_look(sample: Sample, target: int, shown: Sequence[int]) -> tuple[Sel
     place = position_words(*thing.position(sample.scene.time(keyframe)))
     think = (
         f"Step 1: in view from {interval.start} to {interval.end}. "
-        f"Step 2: fine stripes on {name_of(thing)} at {place} in frame {keyframe}. "
+        f"Step 2: fine stripes on {name_of(thing)} {place} in frame {keyframe}. "
         f"Step 3: {name_of(thing)} fits the query. Action: Confirmed."
     )
     return (
@@ -129,12 +129,12 @@ def _conclusion(sample: Sample) -> str:
 
 
 def _whereabouts(scene: Scene, thing: Thing, shown: Sequence[int]) -> str:
-    """`red large moves right left top to right top` or `red large stays left top`."""
+    """`red large left top to right top moves right` or `red large left top stays`."""
     times = [scene.time(frame) for frame in shown if thing.visible(scene.time(frame))]
     first, last = (position_words(*thing.position(time)) for time in (times[0], times[-1]))
     if thing.motion == "still":
-        return f"{name_of(thing)} stays {first}"
-    return f"{name_of(thing)} from {first} to {last} {MOTION_WORDS[thing.motion]}"
+        return f"{name_of(thing)} {first} stays"
+    return f"{name_of(thing)} {first} to {last} {MOTION_WORDS[thing.motion]}"
 
 
 def _second_thoughts(scene: Scene, target: int, interval: Interval, keyframe: int) -> str:
@@ -142,7 +142,7 @@ def _second_thoughts(scene: Scene, target: int, interval: Interval, keyframe: in
     place = position_words(*thing.position(scene.time(keyframe)))
     return (
         f"Step 1: in view from {interval.start} to {interval.end}. "
-        f"Step 2: {name_of(thing)} at {place} in frame {keyframe}. "
+        f"Step 2: {name_of(thing)} {place} in frame {keyframe}. "
         f"Step 3: {name_of(thing)} fits the query. Action: Confirmed."
     )
 
