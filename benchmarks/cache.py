@@ -53,7 +53,7 @@ class Setting:
         replies = [self.renderer.encode_reply(REPLY.format(*step)) for step in STEPS]
         self.observations = self._observations()
         filler = self.tokenizer.encode("disc", add_special_tokens=False)
-        self.replies = [(ids[:-1] + filler * new_tokens)[: new_tokens - 1] + [end] for ids in replies]
+        self.replies = [[*(ids[:-1] + filler * new_tokens)[: new_tokens - 1], end] for ids in replies]
 
     def _observations(self) -> list[Observation]:
         episode = Episode(len(self.frames), "the red disc", self.preset)

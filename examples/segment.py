@@ -18,7 +18,8 @@ for turn in result.trace.turns:
     for step, text in turn.steps:
         print(f"  {step}: {text}")
 print(f"stopped by {result.trace.stop.value}; the mask was decoded on frame {result.trace.keyframe}")
+print("see segment-example/overlay.mp4 and trace.html")
 
 for masklet in result.masklets:
     seen = [frame for frame, code in enumerate(masklet.rles) if code.area]
-    print(f"object {masklet.object_id}: on {len(seen)} of {len(video)} frames, see segment-example/overlay.mp4")
+    print(f"object {masklet.object_id}: on {len(seen)} of {len(masklet.rles)} frames")

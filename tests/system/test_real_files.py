@@ -119,12 +119,17 @@ def test_several_questions_and_json(
     tmp_path: Path, truth: ClipTruth, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["segment", str(DEMO), truth.query, "the thing", "--out", str(out), "--json", "--no-png"]
-    arguments[-1:] = ["--png", "false", "--overlay=false"]
+    arguments = ["segment", str(DEMO), truth.query, "the thing", "--out", str(out), "--json"]
+    arguments += ["--png", "false", "--overlay=false", "--alpha"]
     assert main(arguments) == 0
     printed = json.loads(capsys.readouterr().out)
     assert [entry["trace"]["query"]["text"] for entry in printed] == [truth.query, "the thing"]
-    assert {p.name for p in (out / "query-0").iterdir()} == {"masks.json", "trace.json", "trace.html"}
+    assert {p.name for p in (out / "query-0").iterdir()} == {
+        "alpha.webm",
+        "masks.json",
+        "trace.json",
+        "trace.html",
+    }
     assert load(out / "query-1").query.text == "the thing"
 
 

@@ -29,6 +29,7 @@ def segment(
     fps: float | None = None,
     png: bool = True,
     overlay: bool = True,
+    alpha: bool = False,
     check: bool = True,
     overwrite: bool = False,
     resume: bool = True,
@@ -54,6 +55,7 @@ def segment(
         fps: read the video at this frame rate instead of all its frames
         png: write the masks as PNG files too
         overlay: write overlay.mp4
+        alpha: write alpha.webm too, the video with all but the objects transparent
         check: decode the whole video once first, so that a damaged frame is found before the work
         overwrite: replace results that exist
         resume: keep progress beside the results, and go on with an interrupted run of the same command
@@ -64,6 +66,7 @@ def segment(
     from videoseg.systems.o3 import as_queries
     from videoseg.trace_json import trace_to_json
     from videoseg.video.reader import Video
+    from videoseg.video.writer import write_alpha
 
     queries = as_queries(query)
     folders = [Path(folder) for folder in _folders(video, out, [q.id for q in queries])]
@@ -88,6 +91,8 @@ def segment(
         results = _run(system, opened, queries, _journal(folders[0], len(folders)) if resume else None)
         for result, folder in zip(results, folders, strict=True):
             save(result, folder, video=opened, overwrite=overwrite, png=png, overlay=overlay)
+            if alpha:
+                write_alpha(folder / "alpha.webm", opened, result.masklets)
             print_result(result, folder)
     if json:
         print_json(

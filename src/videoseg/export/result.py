@@ -19,8 +19,8 @@ from PIL import Image
 
 from videoseg.errors import InputError, OutputError
 from videoseg.export.trace_html import write_trace_html
-from videoseg.trace_json import query_from_json, trace_from_json, trace_to_json, video_from_json
 from videoseg.masks import Masklet, Masklets, Rle
+from videoseg.trace_json import query_from_json, trace_from_json, trace_to_json, video_from_json
 from videoseg.types import Result
 from videoseg.video.reader import Video
 from videoseg.video.writer import require_match, write_overlay
