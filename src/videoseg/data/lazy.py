@@ -21,7 +21,9 @@ Span = tuple[int, int]
 
 STRING = rb'"(?>[^"\\]|\\.)*+"'
 # A flat object is one token: the lists of a mask dictionary hold little else.
-TOKEN = re.compile(rb"(?P<flat>\{(?>[^{}\"]++|" + STRING + rb")*+\})|(?P<string>" + STRING + rb")|[\[\]{}]", re.S)
+TOKEN = re.compile(
+    rb"(?P<flat>\{(?>[^{}\"]++|" + STRING + rb")*+\})|(?P<string>" + STRING + rb")|[\[\]{}]", re.S
+)
 SPACE = re.compile(rb"[\s]*+")
 SCALAR = re.compile(rb"[^\s,\]}]++")
 KEY = re.compile(rb"\s*+(" + STRING + rb")\s*+:\s*+", re.S)
@@ -184,8 +186,22 @@ class LazyLines(Sequence[Any]):
             return json.loads(line)
         except ValueError as error:
             raise DatasetError(
-                f"{self.path}, line {self.numbers[index]}: not valid JSON ({error}); repair or remove the line"
+                f"{self.path}, line {self.numbers[index]}: not valid JSON ({error}); repair the line"
             ) from error
+
+
+PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+)
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -204,5 +220,5 @@ def read_pickle(path: Path, what: str) -> Any:
     require_file(path, what)
     try:
         return _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # noqa: BLE001 - a damaged pickle can raise nearly anything
+    except PICKLE_ERRORS as error:
         raise DatasetError(f"{path}: not a pickle of plain data ({error}); fetch it again") from error

@@ -152,7 +152,7 @@ def image_mask(origin: Origin, image: Path, name: str, track: Track) -> Rle:
     if mask is not None and (mask.height, mask.width) != size:
         raise origin.error(
             f"mask of {name}",
-            f"it is {mask.height}x{mask.width}, the image {image.name} is {size[0]}x{size[1]} (height x width)",
+            f"it is {mask.height}x{mask.width}, {image.name} is {size[0]}x{size[1]} (height x width)",
         )
     return mask if mask is not None else Rle.empty(*size)
 

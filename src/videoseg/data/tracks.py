@@ -90,7 +90,9 @@ def polygons_rle(polygons: Any, height: int, width: int) -> Rle:
     for points in flat:
         good = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
         if not good or not np.isfinite(np.asarray(points, dtype=float)).all():
-            raise ValueError(f"a polygon needs three or more points as [x, y, x, y, ...], not {short(points)}")
+            raise ValueError(
+                f"a polygon needs three or more points as [x, y, x, y, ...], not {short(points)}"
+            )
     codes = coco.frPyObjects([[float(v) for v in points] for points in flat], height, width)
     return union([Rle.from_coco(code) for code in codes])
 

@@ -83,15 +83,16 @@ def _three(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def smart_resize(size: Size, factor: int, min_pixels: int, max_pixels: int) -> Size:
+def smart_resize(size: Size, factor: int, min_pixels: int, max_pixels: int, *, least: int = 0) -> Size:
     """The size (height, width) nearest in shape to `size` with sides that are multiples of `factor`.
 
     The rule of the Qwen2-VL image processor: round both sides; if the area leaves the limits, scale towards
     them, downwards when too large. For extreme shapes the area may exceed `max_pixels` (see `fit_size`).
-    Python's rounding (half to even) is part of the rule.
+    Python's rounding (half to even) is part of the rule. `least` bounds the rounded sides from below, before
+    the area is looked at: qwen-vl-utils has `factor` there, the image processor nothing.
     """
     height, width = size
-    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    new_height, new_width = (max(least, round(side / factor) * factor) for side in size)
     if new_height * new_width > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
         new_height = max(factor, math.floor(height / scale / factor) * factor)
@@ -152,7 +153,7 @@ def _three_steps(size: Size, role: Role, preset: Preset, geometry: ImageGeometry
     if not preset.obey_processor_limits:
         limits = (budget.min_pixels, budget.max_pixels(role))
     first = _limit_area(size, budget.min_pixels, budget.max_pixels(role))
-    second = _released_resize(first, RELEASED_FACTOR, RELEASED_MIN, RELEASED_MAX)
+    second = _released_resize(first, RELEASED_FACTOR, RELEASED_MIN, RELEASED_MAX, least=RELEASED_FACTOR)
     third = _released_resize(second, geometry.factor, *limits)
     return [
         ResizeStep(*first, "bilinear"),
@@ -167,17 +168,18 @@ def _limit_area(size: Size, min_pixels: int, max_pixels: int) -> Size:
     area = height * width
     if min_pixels <= area <= max_pixels:
         return size
-    scale = math.sqrt((max_pixels if area > max_pixels else min_pixels) / area)
+    # A power, not a square root: the last bit may differ, and both are cut to integers.
+    scale = ((max_pixels if area > max_pixels else min_pixels) / area) ** 0.5
     return max(RELEASED_FACTOR, int(height * scale)), max(RELEASED_FACTOR, int(width * scale))
 
 
-def _released_resize(size: Size, factor: int, min_pixels: int, max_pixels: int) -> Size:
+def _released_resize(size: Size, factor: int, min_pixels: int, max_pixels: int, *, least: int = 0) -> Size:
     if max(size) / min(size) > MAX_ASPECT:
         raise UsageError(
             f"an image of {size[0]}x{size[1]} pixels is too elongated for the released resampling "
             f"(limit {MAX_ASPECT} to 1); use the preset field resampling='single'"
         )
-    return smart_resize(size, factor, min_pixels, max_pixels)
+    return smart_resize(size, factor, min_pixels, max_pixels, least=least)
 
 
 def _without_idle(size: Size, steps: list[ResizeStep]) -> tuple[ResizeStep, ...]:

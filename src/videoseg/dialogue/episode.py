@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videoseg.dialogue import prompts
-from videoseg.dialogue.grammar import clamp, first_vtg, parse
+from videoseg.dialogue.grammar import clamp, first_vtg_keyframe, parse
 from videoseg.dialogue.preset import Preset
 from videoseg.errors import QueryError, ReplyError, UsageError
 from videoseg.types import Answer, Interval, Role, Select, StopReason
@@ -158,7 +158,8 @@ class Episode:
 
     def _read(self, observation: Observation, text: str) -> Exchange:
         try:
-            reply = parse(text, optional_vtg=self.preset.optional_vtg)
+            preset = self.preset
+            reply = parse(text, optional_vtg=preset.optional_vtg, loose_json=preset.loose_json)
         except ReplyError as error:
             return Exchange(observation, text, None, error=f"{error.kind}: {error}")
         interval, keyframe = clamp(reply, self.num_frames)
@@ -194,8 +195,8 @@ class Episode:
         selected = [turn.keyframe for turn in self.turns if isinstance(turn.reply, Select)]
         if selected and selected[-1] is not None:
             return selected[-1]
-        vtg = first_vtg(self.turns[-1].text) if self.turns else None
-        return middle(self.high_frames) if vtg is None else clamp(vtg, self.num_frames)[1]
+        found = first_vtg_keyframe(self.turns[-1].text) if self.turns else None
+        return middle(self.high_frames) if found is None else max(0, min(self.num_frames - 1, found))
 
 
 def _observation(

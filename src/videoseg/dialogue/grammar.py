@@ -30,14 +30,15 @@ RESERVED = (SEG_TOKEN, *(text for tag in _TAGS for text in (f"<{tag}>", f"</{tag
 _LABEL = re.compile(r"\b(step\s{0,3}\d{1,2}|action)\s{0,3}:", re.IGNORECASE | re.ASCII)
 
 
-def parse(text: str, *, optional_vtg: bool = False) -> Select | Answer:
+def parse(text: str, *, optional_vtg: bool = False, loose_json: bool = False) -> Select | Answer:
     """What an assistant turn says; the numbers are not yet clamped to the video.
 
     The action is searched after the first `<think>…</think>` (thoughts may mention tags). A `<select>` wins
     over an `<answer>`, as in both released loops, and a broken select is not rescued by an answer. Text
     around the tags, commas and white space are tolerated; `<RefVOS>` counts as `<RefSeg>`; the latter may be
     missing (`has_seg` is then false). With `optional_vtg` (the `released` preset) the whole text is searched
-    and the action's body may be the bare JSON.
+    and the action's body may be the bare JSON. With `loose_json` (likewise) a field may be whatever Python's
+    `int` takes: fractions are cut, strings and booleans converted; and the JSON may be long and hold NaN.
 
     Raises ReplyError, and nothing else, with `kind` `no_action`, `no_vtg`, `bad_json` or `bad_field`.
     """
@@ -45,25 +46,25 @@ def parse(text: str, *, optional_vtg: bool = False) -> Select | Answer:
     for tag, kind in _ACTIONS:
         action = _cut(text if optional_vtg else after, tag)
         if action is not None:
-            return _read_action(kind, tag, action[0], think, optional_vtg)
+            return _read_action(kind, tag, action[0], think, optional_vtg, loose_json)
     raise ReplyError(
         "no_action", "the reply holds neither a complete <select>…</select> nor <answer>…</answer>"
     )
 
 
-def first_vtg(text: str) -> Select | None:
-    """The first `<VTG>` anywhere in `text`, whatever surrounds it; None if absent or invalid.
+def first_vtg_keyframe(text: str) -> int | None:
+    """The keyframe in the first `<VTG>` anywhere in `text`, within ±MAX_INDEX; None if absent or invalid.
 
-    The `released` keyframe rule reads the final text this way (O3 specification §8.1).
+    The `released` keyframe rule reads the final text this way: loosely, and without asking for an interval
+    (O3 specification §8.1).
     """
     found = _cut(text, "VTG")
     if found is None:
         return None
     try:
-        interval, keyframe = _read_numbers(found[0])
+        return _index(_load_object(found[0], loose=True), "keyframe", loose=True)
     except ReplyError:
         return None
-    return Select(interval, keyframe)
 
 
 def format_reply(reply: Select | Answer) -> str:
@@ -115,14 +116,15 @@ def _cut(text: str, tag: str) -> tuple[str, str] | None:
 
 
 def _read_action(
-    kind: type[Select] | type[Answer], tag: str, body: str, think: str, optional_vtg: bool
+    kind: type[Select] | type[Answer], tag: str, body: str, think: str, optional_vtg: bool, loose: bool
 ) -> Select | Answer:
     found = _cut(body, "VTG")
     if found is None and not optional_vtg:
         raise ReplyError("no_vtg", f"<{tag}> holds no <VTG>…</VTG>")
     numbers, rest = found or (body, body)
-    interval, keyframe = _read_numbers(numbers)
-    return kind(interval, keyframe, think=think, has_seg=_has_seg(rest))
+    data = _load_object(numbers, loose)
+    start, end, keyframe = (_index(data, name, loose) for name in ("start", "end", "keyframe"))
+    return kind(Interval(start, end), keyframe, think=think, has_seg=_has_seg(rest))
 
 
 def _has_seg(rest: str) -> bool:
@@ -131,39 +133,38 @@ def _has_seg(rest: str) -> bool:
     return any(SEG_TOKEN in inside[0] for inside in insides if inside is not None)
 
 
-def _read_numbers(body: str) -> tuple[Interval, int]:
-    data = _load_json(body)
-    if not isinstance(data, dict):
-        raise ReplyError("bad_json", "the <VTG> body is not a JSON object")
-    start, end, keyframe = (_index(data, name) for name in ("start", "end", "keyframe"))
-    return Interval(start, end), keyframe
-
-
-def _load_json(body: str) -> Any:
-    if len(body) > MAX_JSON:
+def _load_object(body: str, loose: bool) -> dict[str, Any]:
+    if len(body) > MAX_JSON and not loose:
         raise ReplyError("bad_json", f"the <VTG> body has {len(body)} characters, more than {MAX_JSON}")
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        data = json.loads(body, parse_constant=None if loose else _refuse_constant)
     # ValueError: JSON errors, and integers of more digits than Python converts; RecursionError: deep nesting
     except (ValueError, RecursionError) as error:
         raise ReplyError("bad_json", f"the <VTG> body is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ReplyError("bad_json", "the <VTG> body is not a JSON object")
+    return data
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def _index(data: dict[str, Any], name: str) -> int:
-    """The field as an integer within ±MAX_INDEX; `5.0` counts as 5, booleans and strings do not."""
+def _index(data: dict[str, Any], name: str, loose: bool) -> int:
+    """The field as an integer within ±MAX_INDEX; `5.0` counts as 5, booleans and strings only if `loose`."""
     if name not in data:
         raise ReplyError("bad_field", f"the <VTG> body lacks the field {name!r}")
     value = data[name]
     whole = isinstance(value, int) or (
         isinstance(value, float) and math.isfinite(value) and value.is_integer()
     )
-    if isinstance(value, bool) or not whole:
+    if not loose and (isinstance(value, bool) or not whole):
         raise ReplyError("bad_field", f"the field {name!r} is not a whole number")
-    return max(-MAX_INDEX, min(MAX_INDEX, int(value)))
+    try:
+        return max(-MAX_INDEX, min(MAX_INDEX, int(value)))
+    # null, lists and objects; text that is no number; NaN; infinity
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ReplyError("bad_field", f"the field {name!r} is not a number: {error}") from error
 
 
 def clamp(reply: Reply, num_frames: int) -> tuple[Interval, int]:

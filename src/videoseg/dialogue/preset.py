@@ -85,7 +85,9 @@ class Preset:
     resampling: one bicubic resize, or the three resizes of the released evaluation.
     obey_processor_limits: apply the pixel limits of the checkpoint's `preprocessor_config.json`.
     optional_vtg: `<select>` may hold the JSON without `<VTG>`.
-    strip_history: strip a reply's white space before it becomes history.
+    loose_json: numbers of a turn may be fractions (cut), strings or booleans, as Python's `int` takes them.
+    strip_history: strip a reply, with its `<|im_end|>`, of outer white space before it becomes history; so
+        what stands between the last tag and `<|im_end|>` stays.
     seg_rule: take [SEG] from assistant tokens, or anywhere but the final token.
     keyframe_policy, propagation: O3 specification §8.1 and §8.3.
     exact_normalization: False rounds SAM2's image mean and std to bfloat16, as the release does.
@@ -103,6 +105,7 @@ class Preset:
     resampling: Resampling = "single"
     obey_processor_limits: bool = False
     optional_vtg: bool = False
+    loose_json: bool = False
     strip_history: bool = False
     seg_rule: SegRule = "assistant"
     keyframe_policy: KeyframePolicy = "observed"
@@ -141,6 +144,7 @@ RELEASED = Preset(
     resampling="three_step",
     obey_processor_limits=True,
     optional_vtg=True,
+    loose_json=True,
     strip_history=True,
     seg_rule="anywhere",
     keyframe_policy="last_select",

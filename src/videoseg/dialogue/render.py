@@ -167,10 +167,11 @@ class Renderer:
 
     def history_text(self, ids: Sequence[int]) -> str:
         """A reply as it enters the history of later prompts (O3 specification §3), without `<|im_end|>`."""
-        text = self.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        ).replace(END, "")
-        return text.strip() if self.preset.strip_history else text.replace(PAD, "")
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if self.preset.strip_history:
+            # In this order, as released: white space before `<|im_end|>` stays.
+            return text.strip().replace(END, "")
+        return text.replace(END, "").replace(PAD, "")
 
     def retokenises(self, ids: Sequence[int]) -> bool:
         """Whether the next turn may append to the cache: the history text gives back the sampled ids (§9)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from videoseg.errors import OutputError
 from videoseg.tracking.sam2 import TrackingRun
@@ -23,28 +24,50 @@ Line = tuple[int, int, dict[str, Any], float, float]
 """Query, frame, COCO run-length code, presence, score."""
 
 
+OWN_NAMES = ("head.json", "dialogues.pt", "masks.jsonl", "state.pt", "lock")
+
+
 class Journal:
-    """The journal of one run in `folder`; it begins anew unless the folder holds one with the same `head`."""
+    """The journal of one run in `folder`; it begins anew unless the folder holds one with the same `head`.
+
+    Raises `OutputError` where the folder holds anything else, or another process is writing it now.
+    """
 
     def __init__(self, folder: Path, head: dict[str, Any], every: int = 50) -> None:
         self.folder = folder
         self._every = every
         self._unsaved = 0
         self._lines = 0
+        self._require_journal()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder / "lock")
+        self._acquire()
         self.resumed = self._read_head() == json.loads(json.dumps(head))
         if not self.resumed:
-            self.discard()
-            folder.mkdir(parents=True)
+            for name in OWN_NAMES[:-1]:
+                (folder / name).unlink(missing_ok=True)
             _replace(folder / "head.json", lambda path: path.write_text(json.dumps(head)))
+
+    def _require_journal(self) -> None:
+        found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        strangers = sorted(name for name in found - set(OWN_NAMES) if not name.endswith(".partial"))
+        if strangers:
+            raise OutputError(
+                f"{self.folder} is in the way and no journal (it holds {strangers[0]}); move it"
+            )
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"{self.folder} is in use: the same command is running already; wait for it or stop it"
+            ) from error
 
     def _read_head(self) -> Any:
         path = self.folder / "head.json"
-        if not path.exists():
-            if self.folder.exists() and any(self.folder.iterdir()):
-                raise OutputError(f"{self.folder} is in the way and not a journal; move it")
-            return None
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text()) if path.exists() else None
         except ValueError:
             return None
 
@@ -88,8 +111,13 @@ class Journal:
             _replace(self.folder / "state.pt", lambda path: torch.save(data, path))
             self._unsaved = 0
 
+    def close(self) -> None:
+        """Let others use the folder; what is in it stays for the next run."""
+        self._lock.release()
+
     def discard(self) -> None:
-        """Remove the folder: the run is complete, or another one."""
+        """Remove the folder: the run is complete."""
+        self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from copy import copy
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -72,10 +72,12 @@ class O3System:
             check_query(each.text, self.model.text.tokenizer, self.preset)
         opened = nullcontext(source) if isinstance(source, Video) else Video(source)
         with opened as video:
-            kept = Journal(Path(journal), self._head(video, queries)) if journal else None
-            results = self._segment(video, queries, progress, notify, kept)
-            if kept:
-                kept.discard()
+            if journal is None:
+                results = self._segment(video, queries, progress, notify, None)
+            else:
+                with closing(Journal(Path(journal), self._head(video, queries))) as kept:
+                    results = self._segment(video, queries, progress, notify, kept)
+                    kept.discard()
         return results[0] if isinstance(query, str | Query) else results
 
     def stream(self, source: Any, query: str | Query | Sequence[str | Query]) -> Iterator[FrameMask]:

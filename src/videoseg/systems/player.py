@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from videoseg.dialogue.episode import Episode, Observation
-from videoseg.dialogue.grammar import think_steps
+from videoseg.dialogue.grammar import SEG_TOKEN, think_steps
 from videoseg.dialogue.preset import Preset, SegRule
 from videoseg.dialogue.render import Chunk, Renderer
 from videoseg.dialogue.seg import last_seg
@@ -27,6 +28,14 @@ from videoseg.types import Turn
 Notify = Callable[[int, Turn], None]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Reread:
+    """Turns 0 to `turns` - 1 were encoded again from their text; `seg` is the last [SEG] found there."""
+
+    turns: int
+    seg: tuple[int, Tensor] | None
+
+
 @dataclass(eq=False, slots=True)
 class Dialogue:
     """One query's episode while and after it is played; `replies` and `turns` run in step."""
@@ -35,10 +44,17 @@ class Dialogue:
     observations: list[Observation] = field(default_factory=list)
     replies: list[Generated] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
+    reread: Reread | None = None
 
     def seg_state(self, seg_id: int, rule: SegRule) -> tuple[int, Tensor] | None:
-        """Turn and pre-norm state `[D]` of the [SEG] that counts, or None (O3 specification §8.1)."""
+        """Turn and pre-norm state `[D]` of the [SEG] that counts, or None (O3 specification §8.1).
+
+        With the rule `anywhere` an earlier turn's [SEG] is that of the prompt as last encoded, as released;
+        with `assistant` it is the sampled one.
+        """
         position = last_seg([reply.ids for reply in self.replies], seg_id, rule)
+        if rule == "anywhere" and self.reread and (position is None or position.turn < self.reread.turns):
+            return self.reread.seg
         if position is None:
             return None
         return position.turn, self.replies[position.turn].states[position.offset]
@@ -92,11 +108,15 @@ class Player:
         for dialogue, observation in zip(dialogues, observations, strict=True):
             dialogue.observations.append(observation)
         if session is None:
-            return self._start([self._renderer.first(observation) for observation in observations])
+            return self._start([self._renderer.first(observation) for observation in observations])[0]
         if all(self._renderer.retokenises(dialogue.replies[-1].ids) for dialogue in dialogues):
             session.extend([self._input(self._later(dialogue)) for dialogue in dialogues])
             return session
-        return self._start([self._encode_again(dialogue) for dialogue in dialogues])
+        chunks = [self._encode_again(dialogue) for dialogue in dialogues]
+        session, states = self._start(chunks)
+        for dialogue, chunk, read in zip(dialogues, chunks, states, strict=True):
+            dialogue.reread = Reread(len(dialogue.replies), self._seg_in(dialogue, chunk, read))
+        return session
 
     def _later(self, dialogue: Dialogue) -> Chunk:
         closed = dialogue.replies[-1].ids[-1] == self._model.end_id
@@ -108,15 +128,29 @@ class Player:
         history = list(zip(dialogue.observations[:-1], replies, strict=True))
         return self._renderer.prompt(history, dialogue.observations[-1])
 
-    def _start(self, chunks: Sequence[Chunk]) -> Session:
-        """A session whose rows have read their chunks; their common beginning is encoded once."""
+    def _seg_in(
+        self, dialogue: Dialogue, chunk: Chunk, states: Sequence[Tensor]
+    ) -> tuple[int, Tensor] | None:
+        """Turn and state of the last [SEG] of a prompt that was encoded again; `states` come in pieces."""
+        places = np.flatnonzero(chunk.ids == self._model.seg_id)
+        if len(places) == 0:
+            return None
+        holding = [i for i, turn in enumerate(dialogue.turns) if SEG_TOKEN in turn.text]
+        return holding[-1], torch.cat(list(states))[int(places[-1])]
+
+    def _start(self, chunks: Sequence[Chunk]) -> tuple[Session, list[list[Tensor]]]:
+        """A session whose rows have read their chunks, and the states of these in pieces `[n, D]`.
+
+        The chunks' common beginning is encoded once.
+        """
         common = self._common_prefix(chunks)
         session = Session(self._model.vlm, 1 if common else len(chunks))
+        begun = []
         if common:
-            session.extend([self._input(chunks[0], 0, common)])
+            begun = session.extend([self._input(chunks[0], 0, common)])
             session.fork(len(chunks))
-        session.extend([self._input(chunk, common) for chunk in chunks])
-        return session
+        rest = session.extend([self._input(chunk, common) for chunk in chunks])
+        return session, [[*begun, states] for states in rest]
 
     def _common_prefix(self, chunks: Sequence[Chunk]) -> int:
         """Number of leading tokens that all chunks share; 0 where their images differ or there is one."""

@@ -28,6 +28,9 @@ from videoseg.types import Role
 NUM_LOOKS = len(COLOUR_INDEX) * 2 + 1
 """Looks of a visual token: every (colour, size), and fine stripes (asked of keyframes only)."""
 
+LOOKING = {"small", "large", "to", "left", "middle", "right", "top", "centre", "bottom", "on"}
+"""Words of a thinking text after which the next word must be seen in an image."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SegTarget:
@@ -199,43 +202,53 @@ def _seg_target(source: _Source, image: ImageRef, shown: int, target: int, posit
 
 
 def _mentions(source: _Source, chunk: Chunk, target: int | None) -> list[Mention]:
-    """Words before which one must look: in step 2 of the first turn at every thing, later at the target.
+    """Words at which one must look: in the first turn at every thing, later at the target.
 
-    A column word tells the row next, so it is a mention like the size word or the "to" before it.
+    In step 1 the size word is followed by when a thing is there. In step 2 the size word and "to" are
+    followed by a column, a column word by a row, and the first row by whether the thing has moved: from
+    there on the last frames count.
     """
     roles = [image.role for image in chunk.images]
     high = [i for i, role in enumerate(roles) if role is Role.HIGH]
     keys = [i for i, role in enumerate(roles) if role is Role.KEYFRAME]
-    steps = _second_steps(source, chunk)
-    mentions = []
-    for thing, words in zip(listed(source.sample.scene), _parts(source, chunk, steps[0]), strict=True):
-        number = source.sample.scene.things.index(thing)
-        for order, position in enumerate(words):
-            mentions.append(_first_view(source, chunk, number, position, high if order < 2 else high[::-1]))
-    for step in steps[1:]:
-        for position in _parts(source, chunk, step)[0]:
-            mentions.append(_first_view(source, chunk, target or 0, position, keys))
-    return [mention for mention in mentions if mention]
+    views = [high, high, high[::-1], high[::-1], high[::-1]]
+    numbers = [source.sample.scene.things.index(thing) for thing in listed(source.sample.scene)]
+    found = []
+    for turn, (one, two) in enumerate(_steps(source, chunk)):
+        if turn == 0:
+            for number, early, words in zip(
+                numbers, _parts(source, chunk, one), _parts(source, chunk, two), strict=True
+            ):
+                found += [_first_view(source, chunk, number, position, high) for position in early]
+                found += [
+                    _first_view(source, chunk, number, *pair) for pair in zip(words, views, strict=False)
+                ]
+        else:
+            words = _parts(source, chunk, two)[0]
+            found += [_first_view(source, chunk, target or 0, position, keys) for position in words]
+    return [mention for mention in found if mention]
 
 
-def _second_steps(source: _Source, chunk: Chunk) -> list[range]:
-    """Token positions of step 2 of every turn."""
+def _steps(source: _Source, chunk: Chunk) -> list[tuple[range, range]]:
+    """Token positions of steps 1 and 2 of every turn."""
     ids = chunk.ids.tolist()
-    start, stop = (source.model.text.token_id(text) for text in (". Step 2:", ". Step 3:"))
-    starts = [position for position, token in enumerate(ids) if token == start]
-    return [range(position, ids.index(stop, position)) for position in starts]
+    marks = ("<think>Step 1:", ". Step 2:", ". Step 3:")
+    one, two, three = (
+        [position for position, token in enumerate(ids) if token == source.model.text.token_id(mark)]
+        for mark in marks
+    )
+    return [(range(a, b), range(b, c)) for a, b, c in zip(one, two, three, strict=True)]
 
 
 def _parts(source: _Source, chunk: Chunk, step: range) -> list[list[int]]:
-    """Per thing described in a step the positions of the words before which its place must be known."""
+    """Per thing described in a step the positions of the words at which one must look at it."""
     tokenizer = source.model.text.tokenizer
-    looking = {"small", "large", "to", "left", "middle", "right", "on"}
     found: list[list[int]] = [[]]
     for position in step:
         word = tokenizer.convert_ids_to_tokens(int(chunk.ids[position]))
         if word == ";":
             found.append([])
-        elif word.removeprefix("Ġ") in looking and len(found[-1]) < 4:
+        elif word.removeprefix("Ġ") in LOOKING and len(found[-1]) < 5:
             found[-1].append(position)
     return found
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from videoseg.data.world.sampler import VALID_SEEDS, WorldSpec
-from videoseg.errors import UsageError
+from videoseg.errors import CheckpointError, UsageError
 from videoseg.models.sam2 import Sam2
 from videoseg.models.tiny import build_sam2
 from videoseg.models.vision_speed import prefer_plain_attention
@@ -28,10 +28,13 @@ MEMORY_PARTS = ("memory_attention", "memory_encoder")
 class WordsConfig:
     """One run of stage 0: `frames` frames per step, each with all its things and one that is absent.
 
-    `noise` is added to the prompt vectors, so that the decoder tolerates an imperfect [SEG] later.
+    `init` is the `words.pt` of an earlier run, to go on from; its table then stays as it is, so that what
+    was distilled towards it stays valid. `first_seed` is where the frames begin. `noise` is added to the prompt vectors, so that the decoder tolerates an imperfect [SEG] later.
     """
 
     out: str
+    init: str | None = None
+    first_seed: int = 0
     steps: int = 1700
     frames: int = 16
     lr: float = 6e-4
@@ -61,6 +64,12 @@ class Words(nn.Module):
         for part in MEMORY_PARTS:
             getattr(sam2.model, part).requires_grad_(False)
 
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier result, with its table fixed."""
+        self.sam2.load_state_dict(state["sam2"])
+        self.table.load_state_dict(state["table"])
+        self.table.requires_grad_(False)
+
     def forward(self, batch: WordBatch, noise: float = 0.0) -> Any:
         """Candidate masks of every description."""
         vectors = self.table(batch.words)
@@ -70,13 +79,18 @@ class Words(nn.Module):
 
 
 def run(config: WordsConfig, report: Report | None = None) -> Path:
-    """Train from fresh weights; writes `OUT/metrics.jsonl` and `OUT/words.pt`, whose path it returns."""
+    """Train; writes `OUT/metrics.jsonl` and `OUT/words.pt`, whose path it returns.
+
+    Raises CheckpointError if `init` is missing.
+    """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     prefer_plain_attention()
     out, spec = Path(config.out), WorldSpec()
     out.mkdir(parents=True, exist_ok=True)
     words = Words(build_sam2())
+    if config.init:
+        words.load(load_words(Path(config.init)))
     optimizer = torch.optim.AdamW(
         [p for p in words.parameters() if p.requires_grad],
         lr=config.lr,
@@ -107,7 +121,8 @@ def _step(
 ) -> dict[str, Any]:
     for group in optimizer.param_groups:
         group["lr"] = config.lr * schedule(step, config.steps, config.warmup, config.final_lr)
-    seeds = range(step * config.frames, (step + 1) * config.frames)
+    first = config.first_seed + step * config.frames
+    seeds = range(first, first + config.frames)
     batch = draw_batch(seeds, spec, words.sam2)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
         masks = words(batch, config.noise)
@@ -128,6 +143,13 @@ def validate(words: Words, batch: WordBatch, bf16: bool = True) -> dict[str, flo
     seen = (batch.masks > 0.5).flatten(1).any(1)
     groups = {"valid_iou": seen, "valid_twin": seen & batch.twin, "valid_absent": ~seen}
     return {name: float(iou[chosen].mean()) for name, chosen in groups.items() if bool(chosen.any())}
+
+
+def load_words(path: Path) -> dict[str, Any]:
+    """A result of this stage: `sam2` and `table` state dicts and the `step`."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: the result of stage 0 is missing; run training.stage0.run first")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _state(words: Words, step: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from videoseg.data.world.sampler import WorldSpec
-from videoseg.errors import CheckpointError
 from videoseg.models.causal_blocks import WATCHED, use_causal_blocks
 from videoseg.models.checkpoints.folder import load_folder, save_folder
 from videoseg.models.o3 import O3Model
@@ -31,6 +30,7 @@ from videoseg.training.config import LossWeights, SupervisedConfig
 from videoseg.training.examples import Mention, SegTarget, draw_example
 from videoseg.training.losses import token_loss
 from videoseg.training.schedule import schedule
+from videoseg.training.stage0 import load_words
 from videoseg.training.words import DecodeLoss, WordTable, decode_loss
 
 GAZE_LAYER = 2
@@ -234,13 +234,6 @@ def prepare(config: SupervisedConfig) -> Trainee:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(frozen) and parameter.is_floating_point())
     return trainee.train()
-
-
-def load_words(path: Path) -> dict[str, Any]:
-    """Stage 0's file: `sam2` and `table` state dicts."""
-    if not path.exists():
-        raise CheckpointError(f"{path}: the result of stage 0 is missing; run training.stage0.run first")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def train_step(

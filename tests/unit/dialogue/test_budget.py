@@ -95,6 +95,17 @@ def test_released_chain_keeps_sides_of_at_least_28_and_refuses_extreme_shapes() 
     assert final((1, 10_000), Role.LOW) == (32, 768)
 
 
+def test_released_chain_gives_thin_frames_one_row_before_it_looks_at_the_area() -> None:
+    """12 x 300 pixels lie inside the first limits; qwen-vl-utils makes them 28 x 308, not 28 x 280."""
+    plan = resize_plan((12, 300), Role.HIGH, RELEASED, RL_SAVED)
+    assert plan == (ResizeStep(28, 308, "bicubic"), ResizeStep(32, 320, "tensor_bicubic"))
+
+
+@pytest.mark.parametrize(("frame", "side"), [((40, 40), 56), ((700, 700), 448), ((5000, 5000), 448)])
+def test_squares_meet_the_limit_exactly(frame: tuple[int, int], side: int) -> None:
+    assert resize_plan(frame, Role.HIGH, RELEASED, RL_SAVED)[0] == ResizeStep(side, side, "bilinear")
+
+
 def test_processor_limits_can_be_obeyed_or_ignored() -> None:
     obeying = preset("default", obey_processor_limits=True)
     assert np.prod(final((720, 1280), Role.LOW, obeying, STOCK)) >= 65_536

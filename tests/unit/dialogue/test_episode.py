@@ -107,6 +107,8 @@ def test_truncated_replies() -> None:
         ([answer(0, 3, 99)], 11, 11, 11),
         (["junk"], 6, 6, 6),
         ([f"junk {answer(0, 3, 2)[:-9]}"], 6, 2, 6),
+        (['<answer><VTG>{"keyframe": "3"}</VTG></answer>'], 6, 3, 6),
+        (['<select><VTG>{"start": 1, "end": 3}</VTG></select>'], 6, 6, 6),
         ([select(0, 3, 2), answer(0, 3, 1)], 2, 2, 1),
         ([select(0, 3, 2), "junk"], 2, 2, 2),
         ([select(0, 3, 2)], 2, 2, 2),
@@ -122,6 +124,15 @@ def test_keyframe_policies(replies: list[str], observed: int, last_select: int, 
         for policy in ("observed", "last_select", "answer")
     ]
     assert found == [observed, last_select, from_answer]
+
+
+def test_released_reads_numbers_loosely() -> None:
+    text = '<select>{"start": "1", "end": 7.8, "keyframe": true}</select>'
+    observation = played([text], chosen=RELEASED).observation
+    assert observation is not None
+    assert frames(observation, Role.LOW) == [1, 2, 4, 5, 7]
+    assert frames(observation, Role.KEYFRAME) == [1]
+    assert played([text]).stop is StopReason.INVALID_REPLY
 
 
 def test_record_of_a_turn() -> None:

@@ -12,7 +12,7 @@ from videoseg.dialogue.grammar import (
     MAX_INDEX,
     RESERVED,
     clamp,
-    first_vtg,
+    first_vtg_keyframe,
     format_reply,
     parse,
     think_steps,
@@ -145,10 +145,45 @@ def test_clamp() -> None:
     assert clamp(Answer(Interval(0, 0), 0), 1) == (Interval(0, 0), 0)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "keyframe", "expected"),
+    [
+        ("1.9", "6.0", "-0.9", Select(Interval(1, 6), 0)),
+        ('"1"', '" 1_6 "', '"-3"', Select(Interval(1, 16), -3)),
+        ("false", "6", "true", Select(Interval(0, 6), 1)),
+        ("1e300", "-1e300", "0", Select(Interval(MAX_INDEX, -MAX_INDEX), 0)),
+        ("1", "6", '2, "sure": NaN', Select(Interval(1, 6), 2)),
+        ("1", "6", f'2, "note": "{"a" * 5000}"', Select(Interval(1, 6), 2)),
+    ],
+)
+def test_loose_numbers_are_what_python_makes_of_them(
+    start: str, end: str, keyframe: str, expected: Select
+) -> None:
+    text = f'<select><VTG>{{"start": {start}, "end": {end}, "keyframe": {keyframe}}}</VTG>{SEG}</select>'
+    assert parse(text, loose_json=True) == expected
+    with pytest.raises(ReplyError):
+        parse(text.replace("1e300", "1.5"))
+
+
+@pytest.mark.parametrize("value", ["null", "[1]", "{}", '"one"', '"1.5"', '""', "NaN", "Infinity", "-1e999"])
+def test_loose_numbers_have_limits(value: str) -> None:
+    text = f'<select><VTG>{{"start": 1, "end": {value}, "keyframe": 2}}</VTG>{SEG}</select>'
+    with pytest.raises(ReplyError) as caught:
+        parse(text, loose_json=True)
+    assert caught.value.kind == "bad_field"
+
+
 def test_first_vtg_needs_no_surroundings() -> None:
-    assert first_vtg(f"so: {VTG} and <VTG>2</VTG>") == Select(Interval(2, 9), 5)
-    assert first_vtg(f"<VTG>broken</VTG>{VTG}") is None
-    assert first_vtg(NUMBERS) is None
+    assert first_vtg_keyframe(f"so: {VTG} and <VTG>2</VTG>") == 5
+    assert first_vtg_keyframe(f"<VTG>broken</VTG>{VTG}") is None
+    assert first_vtg_keyframe(NUMBERS) is None
+
+
+def test_first_vtg_needs_no_interval() -> None:
+    assert first_vtg_keyframe('<VTG>{"keyframe": "6"}</VTG>') == 6
+    assert first_vtg_keyframe('<VTG>{"start": null, "end": [], "keyframe": 6.9}</VTG>') == 6
+    assert first_vtg_keyframe('<VTG>{"start": 1, "end": 2}</VTG>') is None
+    assert first_vtg_keyframe("<VTG>6</VTG>") is None
 
 
 @given(replies)
@@ -172,7 +207,7 @@ def test_printing_refuses_numbers_it_could_not_read_back() -> None:
 def test_any_text_is_read_or_refused_by_name(text: str, optional: bool) -> None:
     kinds: set[str] = set()
     try:
-        reply = parse(text, optional_vtg=optional)
+        reply = parse(text, optional_vtg=optional, loose_json=optional)
     except ReplyError as error:
         kinds.add(error.kind)
     else:
@@ -180,7 +215,7 @@ def test_any_text_is_read_or_refused_by_name(text: str, optional: bool) -> None:
         assert 0 <= keyframe < 5
         assert interval.start >= 0
         assert interval.end < 5
-    first_vtg(text)
+    first_vtg_keyframe(text)
     think_steps(text)
     assert kinds <= {"no_action", "no_vtg", "bad_json", "bad_field"}
 
@@ -194,7 +229,7 @@ def test_a_megabyte_is_read_in_linear_time(unit: str) -> None:
     for attack in (text, f"<think>{text}", f"<select><VTG>{text}</VTG>{text}</select>", f"{text}</select>"):
         for optional in (False, True):
             with pytest.raises(ReplyError):
-                parse(attack, optional_vtg=optional)
+                parse(attack, optional_vtg=optional, loose_json=optional)
     think_steps(text)
     assert time.perf_counter() - started < 2
 

@@ -159,6 +159,18 @@ def test_history_text(tokenizer: Any, small_geometry: ImageGeometry) -> None:
     assert texts == [" a b \n", "a b \n<|endoftext|>"]
 
 
+def test_released_history_keeps_the_white_space_before_the_end_of_the_turn(
+    tokenizer: Any, small_geometry: ImageGeometry
+) -> None:
+    """The release strips the reply while it still ends with `<|im_end|>`; a reply that was cut has none."""
+    renderer = Renderer(tokenizer, small_geometry, RELEASED, SIZE)
+    closed = renderer.encode_reply("a b \n")
+    assert renderer.history_text(closed) == "a b \n"
+    assert renderer.retokenises(closed)
+    assert renderer.history_text(closed[:-1]) == "a b"
+    assert renderer.history_text(renderer.encode_reply("\n a")) == "a"
+
+
 def test_separator_between_neighbouring_images(tokenizer: Any, small_geometry: ImageGeometry) -> None:
     chosen = preset("default", image_separator="\n", **SMALL)
     observation = Observation(

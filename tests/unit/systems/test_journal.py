@@ -95,6 +95,14 @@ def test_a_torn_last_line_does_no_harm(model: O3Model, frames: np.ndarray, tmp_p
 
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="not a journal"):
+    with pytest.raises(OutputError, match=r"thesis\.txt"):
         Journal(tmp_path, {})
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_two_runs_do_not_share_a_journal(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "j", {"a": 1})
+    with pytest.raises(OutputError, match="running already"):
+        Journal(tmp_path / "j", {"a": 1})
+    first.close()
+    assert Journal(tmp_path / "j", {"a": 1}).resumed

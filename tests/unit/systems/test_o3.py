@@ -147,6 +147,35 @@ def test_a_reply_that_does_not_retokenise_is_encoded_again(model: O3Model, frame
     torch.testing.assert_close(states[0][1], states[1][1], atol=1e-4, rtol=1e-4)
 
 
+def test_an_earlier_seg_is_that_of_the_prompt_as_last_encoded(model: O3Model, frames: np.ndarray) -> None:
+    """`released` strips a reply's leading newline, so the [SEG] behind it is read at another position."""
+    chosen = model.text.preset.override(strip_history=True, seg_rule="anywhere")
+    none = SELECT.format(3).replace("[SEG]", "")
+    right, _ = _seg_states(model, chosen, frames, [SELECT.format(5), none, NOTHING])
+    early, sampled = _seg_states(model, chosen, frames, ["\n" + SELECT.format(5), none, NOTHING])
+    torch.testing.assert_close(early, right, atol=1e-4, rtol=1e-4)
+    assert (sampled - right).abs().max() > 1e-3
+    late, sampled = _seg_states(model, chosen, frames, [SELECT.format(5), "\n" + none, NOTHING])
+    torch.testing.assert_close(late, right, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sampled, right, atol=1e-4, rtol=1e-4)
+    last, sampled = _seg_states(model, chosen, frames, ["\n" + none, SELECT.format(5), NOTHING])
+    assert torch.equal(last, sampled)
+    last, sampled = _seg_states(model, chosen, frames, ["\n" + SELECT.format(5), ANSWER.format(5)])
+    assert torch.equal(last, sampled)
+
+
+def _seg_states(model: O3Model, chosen: Any, frames: np.ndarray, replies: list[str]) -> list[Any]:
+    """The [SEG] state by the rules `anywhere` and `assistant`, equal for two queries played together."""
+    system = O3System(model, chosen, sampler=script(model, [replies, replies]))
+    with Video(frames) as video:
+        first, second = system.talk(video, [Query("object 0"), Query("object 0")])
+    for rule in ("anywhere", "assistant"):
+        ours, theirs = (dialogue.seg_state(model.seg_id, rule) for dialogue in (first, second))
+        assert ours[0] == theirs[0] == max(i for i, reply in enumerate(replies) if "[SEG]" in reply)
+        torch.testing.assert_close(ours[1], theirs[1], atol=1e-4, rtol=1e-4)
+    return [first.seg_state(model.seg_id, rule)[1] for rule in ("anywhere", "assistant")]
+
+
 def _letters(tokenizer: Any, token: int) -> list[int]:
     if token in tokenizer.all_special_ids:
         return [token]

@@ -88,7 +88,18 @@ def test_mentions_point_at_what_they_speak_of(small_model: O3Model) -> None:
         assert len(example.mentions) >= len(draw_sample(seed, SPEC).scene.things)
         for mention in example.mentions:
             word = tokenizer.decode([int(example.chunk.ids[mention.position])]).strip()
-            assert word in ("small", "large", "to", "on", "left", "middle", "right")
+            assert word in {
+                "small",
+                "large",
+                "to",
+                "on",
+                "left",
+                "middle",
+                "right",
+                "top",
+                "centre",
+                "bottom",
+            }
             looks = example.looks.split([image.num_tokens for image in example.chunk.images])[mention.shown]
             assert looks[mention.cells > 0.05].nansum() > 0
 

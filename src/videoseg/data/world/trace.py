@@ -25,7 +25,7 @@ MOTION_WORDS = {
     "circle": "moves around",
     "stop": "moves and stops",
 }
-PRESENCE_WORDS = {"late": "appears late", "early": "leaves early"}
+PRESENCE_WORDS = {"always": "in view", "late": "appears late", "early": "leaves early"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,7 @@ def listed(scene: Scene) -> list[Thing]:
 def _first_thoughts(sample: Sample, shown: Sequence[int]) -> str:
     """Steps 1 to 3 of the first turn."""
     scene = sample.scene
-    odd = [f"{name_of(t)} {PRESENCE_WORDS[t.presence]}" for t in listed(scene) if t.presence != "always"]
-    timing = "; ".join(odd) if odd else "all stay in view"
+    timing = "; ".join(f"{name_of(thing)} {PRESENCE_WORDS[thing.presence]}" for thing in listed(scene))
     places = "; ".join(_whereabouts(scene, thing, shown) for thing in listed(scene))
     return f"Step 1: {timing}. Step 2: {places}. Step 3: {_conclusion(sample)}"
 

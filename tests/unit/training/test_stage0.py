@@ -1,0 +1,49 @@
+"""Stage 0: SAM2 learns masks from words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from videoseg.errors import CheckpointError, UsageError
+from videoseg.training import stage0
+from videoseg.training.stage0 import WordsConfig, load_words, run
+from videoseg.training.supervised import records
+
+
+@pytest.fixture(autouse=True)
+def small_sam2(monkeypatch: pytest.MonkeyPatch) -> None:
+    from videoseg.models.tiny import build_sam2
+
+    sizes = {"trunk": "micro", "image_size": 64, "decoder_mlp": 64, "memory_layers": 1, "memory_mlp": 64}
+    monkeypatch.setattr(stage0, "build_sam2", lambda: build_sam2(**sizes))
+
+
+def test_it_learns_and_goes_on_with_the_same_table(tmp_path: Path) -> None:
+    config = WordsConfig(
+        str(tmp_path / "a"), steps=12, frames=4, valid_frames=4, log_every=1, warmup=1, bf16=False
+    )
+    first = load_words(run(config))
+    logged = list(records(tmp_path / "a" / "metrics.jsonl"))
+    assert logged[-1]["loss"] < logged[0]["loss"]
+    assert {"valid_iou", "valid_absent"} <= logged[0].keys()
+    again = WordsConfig(
+        str(tmp_path / "b"),
+        init=str(tmp_path / "a" / "words.pt"),
+        steps=1,
+        frames=2,
+        valid_frames=2,
+        bf16=False,
+    )
+    second = load_words(run(again))
+    assert all(torch.equal(value, second["table"][name]) for name, value in first["table"].items())
+    assert any(not torch.equal(value, second["sam2"][name]) for name, value in first["sam2"].items())
+
+
+def test_bad_settings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        WordsConfig(str(tmp_path), steps=0)
+    with pytest.raises(CheckpointError, match="stage 0"):
+        run(WordsConfig(str(tmp_path), init=str(tmp_path / "none.pt")))
