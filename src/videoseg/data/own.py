@@ -9,6 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,12 @@ class OwnReader(Reader[RefVideoSample | TraceSample]):
             named = given / f"{split}.jsonl"
             self.path = named if named.is_file() else require_file(given / "data.jsonl", "one query per line")
         self._lines = LazyLines(self.path)
-        self._kept = [i for i in range(len(self._lines)) if self._belongs(self._lines[i])]
+        self._kept: list[int] = []
+        self._media: list[int] = []
+        for place, line in enumerate(self._lines):
+            if self._belongs(line):
+                self._kept.append(place)
+                self._media.append(hash(_media_key(line)))
         if not self._kept:
             raise DatasetError(f"{self.path}: no line for split {split!r}; leave split out, or give another")
 
@@ -222,22 +228,21 @@ class OwnReader(Reader[RefVideoSample | TraceSample]):
     def groups(self) -> Sequence[range]:
         """Runs of lines about one video."""
         units: list[range] = []
-        previous: Any = None
-        for index in range(len(self)):
-            line = self._lines[self._kept[index]]
-            media = (
-                [line.get(name) for name in ("video", "frames", "image")] if isinstance(line, dict) else index
-            )
-            if units and media == previous:
+        for index, media in enumerate(self._media):
+            if units and media == self._media[index - 1]:
                 units[-1] = range(units[-1].start, index + 1)
             else:
                 units.append(range(index, index + 1))
-            previous = media
         return units
 
     def counts(self) -> dict[str, int]:
         """Videos (units) and queries."""
         return {"videos": len(self.groups), "expressions": len(self)}
+
+
+def _media_key(line: Any) -> str:
+    names = ("video", "frames", "image")
+    return json.dumps([line.get(name) for name in names]) if isinstance(line, dict) else ""
 
 
 def stems(frames: Frames) -> tuple[str, ...]:
@@ -266,7 +271,8 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path | str) -> int:
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error}); check the folder") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what led here is already being raised
+            partial.unlink(missing_ok=True)
     return count
 
 

@@ -20,6 +20,7 @@ from videoseg.video.writer import overlay
 
 WIDTH, GAP, MARGIN = 300, 16, 20
 CAPTION_LINES, LINE = 3, 17
+DIM, TINT = 0.45, 0.12
 PAPER, INK = (250, 250, 249), (29, 33, 38)
 
 
@@ -87,11 +88,17 @@ def _best(sample: Any) -> Picture:
 
 
 def _drawn(frame: Frame, masks: list[Rle], caption: str, detail: str) -> Picture:
-    """The frame at thumbnail width with its masks; masks are drawn first, at full size."""
-    if masks:
-        frame = overlay(frame, np.stack([mask.decode() for mask in masks]))
+    """The frame at thumbnail width; what is not meant is dimmed, contours are drawn at twice the size."""
     height = max(1, round(frame.shape[0] * WIDTH / frame.shape[1]))
-    small = Image.fromarray(frame).resize((WIDTH, height), Image.Resampling.LANCZOS)
+    large = np.asarray(Image.fromarray(frame).resize((2 * WIDTH, 2 * height), Image.Resampling.BICUBIC))
+    shown = [mask for mask in masks if mask.area]
+    if shown:
+        size = (2 * WIDTH, 2 * height)
+        dense = np.stack([np.asarray(Image.fromarray(mask.decode()).resize(size)) for mask in shown])
+        meant = np.asarray(dense.any(axis=0))[..., None]
+        dimmed = np.where(meant, large, (large * DIM).astype(np.uint8))
+        large = overlay(dimmed, dense, alpha=TINT)
+    small = Image.fromarray(large).resize((WIDTH, height), Image.Resampling.BOX)
     return Picture(np.asarray(small), caption, detail)
 
 
@@ -101,8 +108,7 @@ def contact_sheet(items: list[Picture], path: Path | str, *, columns: int = 4) -
     if not items:
         raise OutputError(f"{target}: there is no sample that could be drawn")
     rows = [items[start : start + columns] for start in range(0, len(items), columns)]
-    text = (CAPTION_LINES + 1) * LINE + 8
-    heights = [max(item.image.shape[0] for item in row) + text for row in rows]
+    heights = [max(item.image.shape[0] + _text_height(item) for item in row) for row in rows]
     width = 2 * MARGIN + min(columns, len(items)) * (WIDTH + GAP) - GAP
     sheet = Image.new("RGB", (width, 2 * MARGIN + sum(heights) + GAP * (len(rows) - 1)), PAPER)
     top = MARGIN
@@ -118,14 +124,19 @@ def contact_sheet(items: list[Picture], path: Path | str, *, columns: int = 4) -
     return target
 
 
+def _text_height(item: Picture) -> int:
+    return (len(wrapped(item.caption, ImageFont.load_default(13))) + 1) * LINE + 8
+
+
 def _place(sheet: Image.Image, item: Picture, left: int, top: int) -> None:
     sheet.paste(Image.fromarray(item.image), (left, top))
     draw = ImageDraw.Draw(sheet)
     font, small = ImageFont.load_default(13), ImageFont.load_default(11)
     below = top + item.image.shape[0] + 6
-    for number, line in enumerate(wrapped(item.caption, font)):
+    lines = wrapped(item.caption, font)
+    for number, line in enumerate(lines):
         draw.text((left, below + number * LINE), line, fill=INK, font=font)
-    draw.text((left, below + CAPTION_LINES * LINE), item.detail, fill=(98, 107, 118), font=small)
+    draw.text((left, below + len(lines) * LINE), item.detail, fill=(98, 107, 118), font=small)
 
 
 def wrapped(text: str, font: Any, width: int = WIDTH, lines: int = CAPTION_LINES) -> list[str]:

@@ -22,6 +22,7 @@ from videoseg.masks import BoolArray, Rle, union
 
 LETTERS = frozenset(range(48, 112))
 MAX_SIDE = 1 << 15
+LABEL_MODES = ("1", "P", "L", "I", "I;16")
 
 
 class Track(Protocol):
@@ -184,24 +185,28 @@ class PngTrack:
             if self.required:
                 raise ValueError(f"{path} is missing")
             return None
-        labels = read_labels(path)
+        labels = read_labels(path, colours=self.value is None)
         mask = labels != 0 if self.value is None else labels == self.value
         return Rle.encode(mask) if mask.any() else None
 
 
-def read_labels(path: Path) -> np.ndarray:
+def read_labels(path: Path, *, colours: bool = False) -> np.ndarray:
     """Pixel values of a label picture, `[H, W]`: palette index or grey value; raises ValueError.
 
-    A colour picture counts as its largest channel, which tells object from background but not objects apart.
+    With `colours` a colour picture counts as its largest channel, which tells object from background;
+    otherwise it is refused, because the numbers of its objects are lost.
     """
     try:
         with Image.open(path) as image:
-            if image.mode == "1":
-                image = image.convert("L")
-            labels = np.array(image if image.mode in ("P", "L", "I", "I;16") else image.convert("RGB"))
+            indexed = image.mode in LABEL_MODES
+            labels = np.array(image if indexed else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error})") from error
-    return labels if labels.ndim == 2 else labels.max(axis=2)
+    if not indexed and not colours:
+        raise ValueError(
+            f"{path} is a colour picture; a label picture has object numbers as palette or grey values"
+        )
+    return labels.astype(np.int64) if labels.ndim == 2 else labels.max(axis=2).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,8 @@ import numpy as np
 
 from videoseg.data.world.clip import write_clip
 from videoseg.data.world.draw import Stage
-from videoseg.data.world.sampler import Sample, WorldSpec, draw_sample
+from videoseg.data.world.queries import FAMILIES
+from videoseg.data.world.sampler import TEST_SEEDS, Sample, WorldSpec, draw_sample
 from videoseg.evaluation.metrics import jf, region
 from videoseg.types import Result, StopReason
 
@@ -116,4 +117,30 @@ def summarise(scores: Sequence[WorldScore]) -> dict[str, Any]:
         "right": percent(score.right for score in scores),
         "parsed": percent(score.parsed for score in scores),
         "turns": round(float(np.mean([score.turns for score in scores])), 2),
+    }
+
+
+def score_families(
+    system: Segments,
+    count: int,
+    *,
+    first_seed: int = TEST_SEEDS.start,
+    families: Sequence[str] = FAMILIES,
+    spec: WorldSpec | None = None,
+    report: Callable[[WorldScore], None] | None = None,
+) -> dict[str, Any]:
+    """Score `count` held-out clips of every family; `overall` weighs the families equally.
+
+    Returns `{"overall": {...}, "per_family": {family: summary}}`; `report` hears of every clip.
+    """
+    found: dict[str, list[WorldScore]] = {family: [] for family in families}
+    for family in families:
+        for score in score_world(system, range(first_seed, first_seed + count), family, spec):
+            found[family].append(score)
+            if report:
+                report(score)
+    everything = [score for scores in found.values() for score in scores]
+    return {
+        "overall": summarise(everything),
+        "per_family": {family: summarise(scores) for family, scores in found.items()},
     }

@@ -101,6 +101,16 @@ def gaze_loss(query: Tensor, key: Tensor, batch: Batch, scaling: float) -> Tenso
     return torch.stack(losses).mean()
 
 
+def recall_loss(query: Tensor, key: Tensor, batch: Batch, scaling: float) -> Tensor:
+    """Cross-entropy of one attention head `[B, L, D]` at every recall, over all tokens up to it."""
+    if not len(batch.recalls):
+        return query.sum() * 0
+    rows, positions, goals = batch.recalls.unbind(1)
+    scores = torch.einsum("md,mld->ml", query[rows, positions].float(), key[rows].float()) * scaling
+    later = torch.arange(key.shape[1])[None] > positions[:, None]
+    return F.cross_entropy(scores.masked_fill(later, -torch.inf), goals)
+
+
 def distil_loss(prompts: Tensor, goal: Tensor) -> Tensor:
     """Squared distance of prompt vectors `[N, 256]` to the words table's, relative to the table's power."""
     return F.mse_loss(prompts.float(), goal.float()) / goal.float().pow(2).mean()

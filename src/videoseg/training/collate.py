@@ -18,7 +18,7 @@ class Batch:
 
     `patches` and `grids` have one entry per image, `first_image[b]` is the number of row b's first one,
     `first_token[i]` the position of image i's first token in its row. `looks` `[image tokens, looks]` and
-    `places` `[image tokens, 2]` follow the images.
+    `places` `[image tokens, 2]` follow the images; `recalls` `[R, 3]` are (row, position, goal).
     """
 
     ids: Tensor
@@ -33,6 +33,7 @@ class Batch:
     seg_rows: Tensor
     mentions: list[Mention]
     mention_rows: Tensor
+    recalls: Tensor
 
 
 def image_starts(example: Example, image_id: int) -> list[int]:
@@ -47,7 +48,7 @@ def collate(examples: Sequence[Example], pad_id: int, image_id: int) -> Batch:
     length = max(len(example.chunk.ids) for example in examples)
     ids = torch.full((len(examples), length), pad_id)
     mask = torch.zeros(len(examples), length, dtype=torch.bool)
-    first, rows, mention_rows = [], [], []
+    first, rows, mention_rows, recalls = [], [], [], []
     for row, example in enumerate(examples):
         size = len(example.chunk.ids)
         ids[row, :size] = torch.from_numpy(example.chunk.ids)
@@ -55,6 +56,7 @@ def collate(examples: Sequence[Example], pad_id: int, image_id: int) -> Batch:
         first.append(sum(len(other.patches) for other in examples[:row]))
         rows += [row] * len(example.segs)
         mention_rows += [row] * len(example.mentions)
+        recalls += [(row, *recall) for recall in example.recalls]
     return Batch(
         ids,
         mask,
@@ -68,4 +70,5 @@ def collate(examples: Sequence[Example], pad_id: int, image_id: int) -> Batch:
         torch.tensor(rows, dtype=torch.long),
         [mention for example in examples for mention in example.mentions],
         torch.tensor(mention_rows, dtype=torch.long),
+        torch.tensor(recalls, dtype=torch.long).reshape(-1, 3),
     )

@@ -32,7 +32,8 @@ class SupervisedConfig:
     """One run of supervised training on the generated world.
 
     `init` is a checkpoint folder, or None for fresh weights; `words` the result of stage 0 (needed for
-    `distil`); `masks` puts SAM2 in the loop; `freeze` lists prefixes of parameter names that do not learn.
+    `distil`), whose SAM2 fresh weights get, and with `sam2_from_words` those of `init` too; `masks` puts
+    SAM2 in the loop; `freeze` lists prefixes of parameter names that do not learn.
     Rates: `lr` for matrices of the language model (Muon or AdamW), `lr_rest` for its other parameters and
     the projector, `lr_sam2` for SAM2. They warm up over `warmup` steps and fall to `final_lr` of their
     height on a cosine over `steps`. Seeds `first_seed`, `first_seed + 1`, … are drawn, `batch` per step.
@@ -43,6 +44,7 @@ class SupervisedConfig:
     batch: int = 16
     init: str | None = None
     words: str | None = None
+    sam2_from_words: bool = False
     masks: bool = True
     freeze: tuple[str, ...] = ("sam2.model.memory_attention", "sam2.model.memory_encoder")
     optimizer: Literal["muon", "adamw"] = "muon"

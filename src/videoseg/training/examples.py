@@ -65,7 +65,7 @@ class Example:
     """One dialogue: its chunk, the pixels of its images, its [SEG]s, and what the training aids ask.
 
     looks `[image tokens, NUM_LOOKS]` and places `[image tokens, 2]` (column and row third) of the visual
-    tokens, and the mentions of things.
+    tokens, the mentions of things, and recalls: positions of a word and of the earlier one it follows from.
     """
 
     chunk: Chunk
@@ -74,6 +74,7 @@ class Example:
     places: Tensor
     segs: list[SegTarget]
     mentions: list[Mention]
+    recalls: list[tuple[int, int]]
 
 
 def draw_example(
@@ -90,7 +91,9 @@ def draw_example(
     source = _Source(sample, drawn, model, mask_size if masks else 0)
     segs = [] if target is None else _seg_targets(source, chunk, target, seed)
     places = torch.cat([_places(image) for image in chunk.images])
-    return Example(chunk, patches, looks, places, segs, _mentions(source, chunk, target))
+    return Example(
+        chunk, patches, looks, places, segs, _mentions(source, chunk, target), _recalls(source, chunk, target)
+    )
 
 
 def play_truth(
@@ -227,6 +230,24 @@ def _mentions(source: _Source, chunk: Chunk, target: int | None) -> list[Mention
             words = _parts(source, chunk, two)[0]
             found += [_first_view(source, chunk, target or 0, position, keys) for position in words]
     return [mention for mention in found if mention]
+
+
+def _recalls(source: _Source, chunk: Chunk, target: int | None) -> list[tuple[int, int]]:
+    """In step 3 of the first turn, "is" and the colour after it follow from the target's entry above.
+
+    The entry is that of step 1 for questions of time, else that of step 2; its last word stands for it.
+    """
+    question = source.sample.question
+    if target is None or question.family == "detail":
+        return []
+    step = _steps(source, chunk)[0][0 if question.condition.presence else 1]
+    numbers = [source.sample.scene.things.index(thing) for thing in listed(source.sample.scene)]
+    ends = [position - 1 for position in step if chunk.ids[position] == source.model.text.token_id(";")]
+    goal = [*ends, step.stop - 1][numbers.index(target)]
+    conclusion = step.stop if not question.condition.presence else _steps(source, chunk)[0][1].stop
+    word = source.model.text.token_id("Ġis")
+    position = conclusion + int(np.argmax(chunk.ids[conclusion:] == word))
+    return [(position, goal), (position + 1, goal)]
 
 
 def _steps(source: _Source, chunk: Chunk) -> list[tuple[range, range]]:

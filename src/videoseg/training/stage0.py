@@ -29,7 +29,8 @@ class WordsConfig:
     """One run of stage 0: `frames` frames per step, each with all its things and one that is absent.
 
     `init` is the `words.pt` of an earlier run, to go on from; its table then stays as it is, so that what
-    was distilled towards it stays valid. `first_seed` is where the frames begin. `noise` is added to the prompt vectors, so that the decoder tolerates an imperfect [SEG] later.
+    was distilled towards it stays valid. `first_seed` is where the frames begin. `noise` is added to the
+    prompt vectors, so that the decoder tolerates an imperfect [SEG] later.
     """
 
     out: str

@@ -24,7 +24,7 @@ from videoseg.models.o3 import O3Model
 from videoseg.models.tiny import build_o3
 from videoseg.models.vision_speed import prefer_plain_attention, speed_up_vision
 from videoseg.models.vlm import ImageFeatures, States
-from videoseg.training.aids import Aids, distil_loss, gaze_loss
+from videoseg.training.aids import Aids, distil_loss, gaze_loss, recall_loss
 from videoseg.training.collate import Batch, collate
 from videoseg.training.config import LossWeights, SupervisedConfig
 from videoseg.training.examples import Mention, SegTarget, draw_example
@@ -100,11 +100,12 @@ class Trainee(nn.Module):
         return self.aids.pointer_loss(spoken, shown, batch.mentions)
 
     def _gaze(self, batch: Batch) -> Tensor:
-        """The watched head, at every mention, attends to the visual tokens that the thing covers."""
+        """One head of the watched layer looks at what is mentioned, another recalls what was said."""
         module = self.model.vlm.model.model.language_model.layers[GAZE_LAYER].self_attn
         query, key = module.kept
         module.kept = None
-        return gaze_loss(query[:, 0], key[:, 0], batch, module.scaling)
+        gaze = gaze_loss(query[:, 0], key[:, 0], batch, module.scaling)
+        return gaze + recall_loss(query[:, -1], key[:, -1], batch, module.scaling)
 
     def _segs(self, batch: Batch, states: States, images: list[ImageFeatures]) -> dict[str, Tensor]:
         positions = torch.tensor([seg.position for seg in batch.segs])
@@ -223,7 +224,7 @@ def prepare(config: SupervisedConfig) -> Trainee:
         stage0 = load_words(Path(config.words))
         table = WordTable(model.sam2.width)
         table.load_state_dict(stage0["table"])
-        if not config.init:
+        if not config.init or config.sam2_from_words:
             model.sam2.load_state_dict(stage0["sam2"])
     speed_up_vision(model.vlm.model.model.visual)
     if next(model.parameters()).device.type == "cpu":

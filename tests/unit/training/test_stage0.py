@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,21 +23,13 @@ def small_sam2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_learns_and_goes_on_with_the_same_table(tmp_path: Path) -> None:
-    config = WordsConfig(
-        str(tmp_path / "a"), steps=12, frames=4, valid_frames=4, log_every=1, warmup=1, bf16=False
-    )
-    first = load_words(run(config))
+    settings: dict[str, Any] = {"frames": 4, "valid_frames": 4, "log_every": 1, "warmup": 1, "bf16": False}
+    first = load_words(run(WordsConfig(str(tmp_path / "a"), steps=12, **settings)))
     logged = list(records(tmp_path / "a" / "metrics.jsonl"))
     assert logged[-1]["loss"] < logged[0]["loss"]
     assert {"valid_iou", "valid_absent"} <= logged[0].keys()
-    again = WordsConfig(
-        str(tmp_path / "b"),
-        init=str(tmp_path / "a" / "words.pt"),
-        steps=1,
-        frames=2,
-        valid_frames=2,
-        bf16=False,
-    )
+    init = str(tmp_path / "a" / "words.pt")
+    again = WordsConfig(str(tmp_path / "b"), init=init, steps=1, **settings)
     second = load_words(run(again))
     assert all(torch.equal(value, second["table"][name]) for name, value in first["table"].items())
     assert any(not torch.equal(value, second["sam2"][name]) for name, value in first["sam2"].items())

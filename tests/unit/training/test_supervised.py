@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from videoseg.data.world.sampler import WorldSpec, draw_sample
+from videoseg.data.world.trace import name_of
 from videoseg.errors import CheckpointError, UsageError
 from videoseg.models.checkpoints.folder import load_folder, save_folder
 from videoseg.models.o3 import O3Model
 from videoseg.training.aids import Aids, distil_loss, gaze_loss
 from videoseg.training.collate import collate, image_starts
 from videoseg.training.config import LossWeights, SupervisedConfig, build_config, read_config
-from videoseg.training.examples import draw_example
+from videoseg.training.examples import LOOKING, draw_example
 from videoseg.training.supervised import Trainee, records, run
 from videoseg.training.words import ANY, WordTable, draw_batch
 
@@ -88,20 +89,25 @@ def test_mentions_point_at_what_they_speak_of(small_model: O3Model) -> None:
         assert len(example.mentions) >= len(draw_sample(seed, SPEC).scene.things)
         for mention in example.mentions:
             word = tokenizer.decode([int(example.chunk.ids[mention.position])]).strip()
-            assert word in {
-                "small",
-                "large",
-                "to",
-                "on",
-                "left",
-                "middle",
-                "right",
-                "top",
-                "centre",
-                "bottom",
-            }
+            assert word in LOOKING
             looks = example.looks.split([image.num_tokens for image in example.chunk.images])[mention.shown]
             assert looks[mention.cells > 0.05].nansum() > 0
+
+
+def test_recalls_lead_from_a_conclusion_to_its_ground(small_model: O3Model) -> None:
+    decode = small_model.text.tokenizer.decode
+    seen = 0
+    for seed in range(20):
+        example, sample = draw_example(seed, SPEC, small_model, masks=False), draw_sample(seed, SPEC)
+        for number, (position, goal) in enumerate(example.recalls):
+            seen += 1
+            target = sample.scene.things[sample.question.targets[0]]
+            ids = example.chunk.ids
+            assert decode([ids[position]]).strip() == ("is" if number == 0 else target.colour)
+            assert decode([ids[position + 1]]).strip() == (target.colour if number == 0 else target.size)
+            assert name_of(target) in decode(ids[goal - 9 : goal + 1])
+            assert goal < position
+    assert seen > 10
 
 
 def test_gaze_prefers_what_is_covered(small_model: O3Model) -> None:

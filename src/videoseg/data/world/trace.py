@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from videoseg.data.world.draw import Stage
+from videoseg.data.world.queries import Condition
 from videoseg.data.world.sampler import Sample
 from videoseg.data.world.scene import COLOURS, SIZES, Scene, Thing, position_words
 from videoseg.types import Answer, Interval, Select
@@ -120,11 +121,25 @@ def _first_thoughts(sample: Sample, shown: Sequence[int]) -> str:
 
 
 def _conclusion(sample: Sample) -> str:
-    if not sample.question.targets:
-        return "nothing here fits the query"
-    if sample.question.family == "detail":
-        return "fine stripes are too small to see here"
-    return f"the query means {name_of(sample.scene.things[sample.question.targets[0]])}"
+    """The query in the words of steps 1 and 2, and what matches it."""
+    question = sample.question
+    match = "nothing here"
+    if question.family == "detail":
+        match = "too small to see here"
+    elif question.targets:
+        match = name_of(sample.scene.things[question.targets[0]])
+    return f"the query means {meaning(question.condition)}; that is {match}"
+
+
+def meaning(condition: Condition) -> str:
+    """A query's condition in the words of the thinking text; the shape is left out, colours and sizes do."""
+    if condition.motion is not None:
+        return MOTION_WORDS[condition.motion]
+    if condition.presence is not None:
+        return PRESENCE_WORDS[condition.presence]
+    if condition.texture is not None:
+        return "fine stripes"
+    return " ".join(word for word in (condition.colour, condition.size) if word)
 
 
 def _whereabouts(scene: Scene, thing: Thing, shown: Sequence[int]) -> str:

@@ -1,0 +1,176 @@
+"""Small datasets in official layouts, made for tests: frames, masks, annotation files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from videoseg.masks import Rle
+from videoseg.video.writer import VideoWriter
+
+HEIGHT, WIDTH = 24, 32
+
+
+def square(
+    left: int = 4, top: int = 6, side: int = 8, *, height: int = HEIGHT, width: int = WIDTH
+) -> np.ndarray:
+    """`bool [height, width]` with a filled square."""
+    mask = np.zeros((height, width), dtype=bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def code(mask: np.ndarray) -> dict[str, Any]:
+    """The COCO code of a mask, as JSON."""
+    return Rle.encode(mask).to_coco()
+
+
+def jpegs(folder: Path, stems: Sequence[str], *, height: int = HEIGHT, width: int = WIDTH) -> None:
+    """JPEG files of one size, each of another brightness."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, stem in enumerate(stems):
+        pixels = np.full((height, width, 3), 20 + 10 * index, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{stem}.jpg")
+
+
+def mp4(path: Path, frames: int = 8, *, height: int = HEIGHT, width: int = WIDTH, fps: float = 24) -> None:
+    """A video whose frames differ in brightness."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(path, fps) as writer:
+        for index in range(frames):
+            writer.write(np.full((height, width, 3), 20 + 10 * index, dtype=np.uint8))
+
+
+def palette_png(path: Path, labels: np.ndarray) -> None:
+    """A palette PNG as YouTube-VOS and DAVIS write them: pixel value = object."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(labels.astype(np.uint8)).convert("P")
+    image.putdata(labels.astype(np.uint8).flatten().tolist())
+    image.putpalette(
+        [channel for value in range(256) for channel in ((value * 67) % 256, value, 255 - value)]
+    )
+    image.save(path)
+
+
+def binary_png(path: Path, mask: np.ndarray) -> None:
+    """A 0/255 picture, as Long-RVOS writes them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """A JSON file; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def edit_json(path: Path, change: Any) -> None:
+    """Read a JSON file, let `change` alter it, write it back."""
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def write_pickle(path: Path, data: Any, protocol: int = 2) -> Path:
+    """A pickle; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(data, protocol=protocol))
+    return path
+
+
+def make_mevis(root: Path, split: str = "train") -> Path:
+    """Two videos; frames of v2 are out of order; expression 10 means two overlapping objects."""
+    home = root / split
+    frames = {"v1": ["00000", "00001", "00002"], "v2": ["00002", "00010", "00001"]}
+    for video, stems in frames.items():
+        jpegs(home / "JPEGImages" / video, stems)
+    expressions = {
+        "0": {"exp": "The square that stays", "obj_id": [0], "anno_id": [7]},
+        "2": {"exp": "The square that leaves", "obj_id": [1], "anno_id": [8]},
+        "10": {"exp": "Both squares", "obj_id": [0, 1], "anno_id": [7, 8]},
+    }
+    other = {"0": {"exp": "what moves", "obj_id": [0], "anno_id": [9]}}
+    if split == "valid":
+        expressions, other = {"0": {"exp": "a square"}}, {"0": {"exp": "another"}}
+    videos = {
+        "v1": {"vid_id": 0, "frames": frames["v1"], "expressions": expressions},
+        "v2": {"vid_id": 1, "frames": frames["v2"], "expressions": other},
+    }
+    write_json(home / "meta_expressions.json", {"videos": videos})
+    if split != "valid":
+        moving = [code(square(left=left)) for left in (10, 20, 0)]
+        masks = {"7": [code(square())] * 3, "8": [code(square(left=8)), None, None], "9": moving}
+        write_json(home / "mask_dict.json", masks)
+    return root
+
+
+def make_revos(root: Path, *, packed: bool = False) -> Path:
+    """The three types of expressions; video names contain slashes; `packed` leaves JPEGImages out."""
+    stems = ["00000", "00001"]
+    for video in ("TAO/train/x", "UVO/all/y"):
+        jpegs((root if packed else root / "JPEGImages") / video, stems)
+    size = {"height": HEIGHT, "width": WIDTH, "frames": stems}
+    videos = {
+        "TAO/train/x": {
+            "vid_id": 3,
+            **size,
+            "expressions": {
+                "0": {"exp": "the left one", "obj_id": [1], "anno_id": [42], "type_id": 0},
+                "1": {"exp": "which one could roll?", "obj_id": [1, 2], "anno_id": [42, 43], "type_id": 1},
+                "2": {"exp": "the unicorn", "obj_id": [], "anno_id": [], "type_id": 2},
+            },
+        },
+        "UVO/all/y": {
+            "vid_id": 4,
+            **size,
+            "expressions": {"0": {"exp": "the box", "obj_id": [1], "anno_id": [44], "type_id": 0}},
+        },
+    }
+    write_json(root / "meta_expressions_train_.json", {"videos": videos})
+    masks = {"42": [code(square()), None], "43": [code(square(left=18))] * 2, "44": [code(square())] * 2}
+    write_json(root / "mask_dict.json", masks)
+    return root
+
+
+def reply(kind: str, start: int, end: int, keyframe: int) -> str:
+    """An assistant turn in the canonical form."""
+    body = json.dumps({"start": start, "end": end, "keyframe": keyframe})
+    think = "Step 1: it moves. Step 2: left. Step 3: the square. Action: go on."
+    return f"<think>{think}</think><{kind}><VTG>{body}</VTG><RefSeg>[SEG]</RefSeg></{kind}>"
+
+
+def make_vts_cot(root: Path, folder: str = "VTG-CoT") -> Path:
+    """A dialogue of two turns and one of a single turn over the MeViS fixture, in the data layout of O3."""
+    make_mevis(root / "video_datas" / "mevis")
+    common = {
+        "video_name": "v1",
+        "frames": ["00000", "00001", "00002"],
+        "exp": "Both squares",
+        "anno_id": [7, 8],
+        "sample_frame_indice": [2, 0],
+    }
+    two = {
+        **common,
+        "cot_trace": [{"start_frame": 0, "end_frame": 1, "key_frame": 1}],
+        "conversations": [
+            {"from": "system", "value": "You find objects."},
+            {"from": "human", "value": "The query is this."},
+            {"from": "gpt", "value": reply("select", 0, 1, 1)},
+            {"from": "human", "value": "<image>.\n Continue."},
+            {"from": "gpt", "value": reply("answer", 0, 1, 1) + "\n"},
+        ],
+    }
+    single = {
+        **common,
+        "cot_trace": [],
+        "conversations": [*two["conversations"][:2], {"from": "gpt", "value": reply("answer", 0, 0, 0)}],
+    }
+    write_json(root / folder / "mevis.json", [two, single])
+    return root
