@@ -59,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     path = next((path for path in VERBS if tuple(arguments[: len(path)]) == path), None)
     if path is None:
-        sys.stderr.write(f"error: unknown command {arguments[0]!r}\n\n{_overview()}")
-        return 2
+        group = any(known[0] == arguments[0] for known in VERBS)
+        wants_help = group and arguments[1:2] in (["-h"], ["--help"])
+        if not wants_help:
+            sys.stderr.write(f"error: unknown command {' '.join(arguments[: 1 + group])!r}\n\n")
+        (sys.stdout if wants_help else sys.stderr).write(_overview(arguments[0] if group else None))
+        return 0 if wants_help else 2
     return _run(path, arguments[len(path) :])
 
 
@@ -108,16 +112,13 @@ def _dashed(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def _overview() -> str:
-    rows = [f"  {' '.join(path):<12} {verb.summary}" for path, verb in VERBS.items()]
-    return "\n".join(
-        [
-            "usage: videoseg COMMAND [options]      (videoseg COMMAND --help tells more)",
-            "",
-            *rows,
-            "",
-        ]
-    )
+def _overview(group: str | None = None) -> str:
+    """The table of commands, or of those of one group."""
+    rows = [
+        f"  {' '.join(path):<12} {verb.summary}" for path, verb in VERBS.items() if group in (None, path[0])
+    ]
+    head = "usage: videoseg COMMAND [options]      (videoseg COMMAND --help tells more)"
+    return "\n".join([head, "", *rows, ""])
 
 
 def entry() -> Any:
