@@ -107,6 +107,18 @@ class RenderError(VideosegError):
     """Image tokens and image features of a dialogue disagree (design contract 2)."""
 
 
+class RewardError(InputError):
+    """A reward function that cannot be used, or that returned something else than one number per rollout."""
+
+
+class GroupError(VideosegError):
+    """A group of rollouts that are not answers to one prompt, or not as many as agreed (users, R3)."""
+
+
+class AlignmentError(VideosegError):
+    """The masks of a turn do not correspond to its [SEG] tokens; the message names rollout and turn."""
+
+
 class InterruptedRunError(VideosegError):
     """The user interrupted a long run; what was finished is kept."""
 

@@ -60,9 +60,14 @@ class Case:
     def prompt(self, turn: int) -> Chunk:
         return self.renderer.prompt(self.history(turn), self.observations[turn])
 
+    def closed(self, turn: int) -> bool:
+        """Whether the reply ended by itself, not at the token limit."""
+        return self.generated(turn)[-1] == self.renderer.end_id
+
     def continues(self, turn: int) -> bool:
         """Whether the recorded prompt of turn + 1 begins with all tokens of `turn` as they were sampled."""
-        sampled = [*self.tensors[f"turn{turn}.prompt_ids"].tolist(), *self.generated(turn)]
+        end = [] if self.closed(turn) else [self.renderer.end_id]
+        sampled = [*self.tensors[f"turn{turn}.prompt_ids"].tolist(), *self.generated(turn), *end]
         return self.tensors[f"turn{turn + 1}.prompt_ids"].tolist()[: len(sampled)] == sampled
 
 
@@ -84,17 +89,17 @@ def case(request: pytest.FixtureRequest, folder: Path, tokenizer: Any) -> Case:
         high_frames=record["hi_res_frames_turn0"],
         later_frames=record["max_temporal_frames_per_round"],
     )
-    episode = Episode(record["num_frames"], record["query"], chosen)
-    observations = []
-    for turn in record["turns"]:
-        assert episode.observation is not None, "the episode stopped before the recorded one did"
-        observations.append(episode.observation)
-        episode.step(turn["forced_text"])
-    geometry = _geometry(folder, record["processor"])
-    renderer = Renderer(tokenizer, geometry, chosen, tuple(record["frame_size_hw"]))
-    return Case(
-        path, record, load_file(path / "dialogue.safetensors"), chosen, episode, renderer, observations
+    renderer = Renderer(
+        tokenizer, _geometry(folder, record["processor"]), chosen, tuple(record["frame_size_hw"])
     )
+    episode = Episode(record["num_frames"], record["query"], chosen)
+    tensors = load_file(path / "dialogue.safetensors")
+    found = Case(path, record, tensors, chosen, episode, renderer, [])
+    for turn in range(record["num_turns"]):
+        assert episode.observation is not None, "the episode stopped before the recorded one did"
+        found.observations.append(episode.observation)
+        episode.step(renderer.history_text(found.generated(turn)), truncated=not found.closed(turn))
+    return found
 
 
 def test_prompts_of_every_turn(case: Case, tokenizer: Any) -> None:
@@ -122,7 +127,7 @@ def test_replies(case: Case, tokenizer: Any) -> None:
     turns = case.record["turns"]
     for index, (turn, text) in enumerate(zip(turns, history, strict=True)):
         ids = case.generated(index)
-        assert case.renderer.encode_reply(turn["forced_text"]) == ids
+        assert case.renderer.encode_reply(turn["forced_text"])[: len(ids)] == ids
         assert case.renderer.history_text(ids) == text
         assert tokenizer.decode(ids, skip_special_tokens=False) == turn["generated_text"]
         if index < len(turns) - 1:
@@ -135,7 +140,8 @@ def test_appended_chunks_equal_the_whole_prompt(case: Case) -> None:
     for index in range(1, last + 1):
         if not case.continues(index - 1):
             break  # from here on the whole dialogue is encoded again
-        chunks.append(case.renderer.later(case.observations[index], closed=True))
+        closed = case.closed(index - 1)
+        chunks.append(case.renderer.later(case.observations[index], closed=closed))
         np.testing.assert_array_equal(join(chunks).ids, case.prompt(index).ids)
         assert join(chunks).images == case.prompt(index).images
         chunks.append(case.renderer.reply(case.generated(index), index))

@@ -67,6 +67,12 @@ def first_vtg_keyframe(text: str) -> int | None:
         return None
 
 
+def thought(text: str) -> str | None:
+    """What stands in the first complete `<think>…</think>` of a reply; None if there is none."""
+    found = _cut(text, "think")
+    return None if found is None else found[0]
+
+
 def format_reply(reply: Select | Answer) -> str:
     """The canonical one-line form; `parse` gives the same reply back.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from videoseg.errors import UsageError
 
@@ -73,15 +73,22 @@ class SupervisedConfig:
             )
 
 
-def read_config(path: str | Path, **overrides: Any) -> SupervisedConfig:
-    """Read a YAML file of `SupervisedConfig` fields; `overrides` win. Raises UsageError on unknown fields."""
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Raises UsageError if it cannot be read or is no mapping."""
     import yaml  # type: ignore[import-untyped]
 
     try:
         values = yaml.safe_load(Path(path).read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: cannot be read as YAML ({error})") from error
-    return build_config({**values, **overrides}, str(path))
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: a mapping of field names to values is needed")
+    return values
+
+
+def read_config(path: str | Path, **overrides: Any) -> SupervisedConfig:
+    """Read a YAML file of `SupervisedConfig` fields; `overrides` win. Raises UsageError on unknown fields."""
+    return build_config({**read_yaml(path), **overrides}, str(path))
 
 
 def build_config(values: dict[str, Any], where: str = "config") -> SupervisedConfig:
@@ -98,8 +105,3 @@ def build_config(values: dict[str, Any], where: str = "config") -> SupervisedCon
         return SupervisedConfig(**values)
     except TypeError as error:
         raise UsageError(f"{where}: {error}") from error
-
-
-def field_types() -> dict[str, Any]:
-    """Names and types of the fields, for help texts."""
-    return get_type_hints(SupervisedConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from videoseg.errors import CheckpointError, UsageError
 from videoseg.models.sam2 import Sam2
 from videoseg.models.tiny import build_sam2
 from videoseg.models.vision_speed import prefer_plain_attention
+from videoseg.training.config import read_yaml
 from videoseg.training.schedule import schedule
 from videoseg.training.words import WordBatch, WordTable, decode_loss, decode_words, draw_batch
 
@@ -53,6 +54,15 @@ class WordsConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.frames, self.valid_frames, self.threads) < 1:
             raise UsageError("steps, frames, valid_frames and threads must be at least 1")
+
+
+def read_words_config(path: str | Path, **overrides: Any) -> WordsConfig:
+    """Read a YAML file of `WordsConfig` fields; `overrides` win. Raises UsageError on unknown fields."""
+    values = {**read_yaml(path), **overrides}
+    known = {item.name for item in fields(WordsConfig)}
+    if unknown := sorted(set(values) - known):
+        raise UsageError(f"{path}: unknown field {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return WordsConfig(**values)
 
 
 class Words(nn.Module):

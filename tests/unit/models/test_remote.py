@@ -248,6 +248,17 @@ def test_no_more_requests_at_a_time_than_allowed() -> None:
         assert stub.most_held == 3
 
 
+def test_waiting_for_a_free_slot_is_no_slowness_of_the_endpoint() -> None:
+    async def all_at_once(url: str) -> list[ChatReply]:
+        async with remote.RemoteChat(settings(url, concurrency=1, timeout=0.8)) as chat:
+            return await asyncio.gather(*(chat.complete(request(str(number))) for number in range(12)))
+
+    with serve(lambda asked: Say(asked.text(), delay=0.1)) as stub:
+        replies = asyncio.run(all_at_once(stub.url))
+    assert [reply.text for reply in replies] == [str(number) for number in range(12)]
+    assert {reply.attempts for reply in replies} == {1}
+
+
 def test_requests_are_taken_as_they_are_needed() -> None:
     taken: list[int] = []
     finished: list[int] = []

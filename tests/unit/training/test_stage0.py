@@ -10,7 +10,8 @@ import torch
 
 from videoseg.errors import CheckpointError, UsageError
 from videoseg.training import stage0
-from videoseg.training.stage0 import WordsConfig, load_words, run
+from videoseg.training.config import read_config
+from videoseg.training.stage0 import WordsConfig, load_words, read_words_config, run
 from videoseg.training.supervised import records
 
 
@@ -33,6 +34,16 @@ def test_it_learns_and_goes_on_with_the_same_table(tmp_path: Path) -> None:
     second = load_words(run(again))
     assert all(torch.equal(value, second["table"][name]) for name, value in first["table"].items())
     assert any(not torch.equal(value, second["sam2"][name]) for name, value in first["sam2"].items())
+
+
+def test_every_tiny_configuration_can_be_read() -> None:
+    folder = Path(__file__).resolve().parents[3] / "configs"
+    for path in sorted(folder.glob("tiny-words*.yaml")):
+        assert read_words_config(path).steps > 0
+    for name in ("tiny-text", "tiny-masks"):
+        assert read_config(folder / f"{name}.yaml").words
+    with pytest.raises(UsageError, match="unknown field frames"):
+        read_config(folder / "tiny-words.yaml", frames=1)
 
 
 def test_bad_settings_are_named(tmp_path: Path) -> None:

@@ -93,10 +93,10 @@ def write_jpeg(frame: NDArray[np.uint8], paths: list[Path]) -> None:
     first, *others = paths
     Image.fromarray(frame).save(first, quality=QUALITY, subsampling=0)
     for path in others:
-        path.unlink(missing_ok=True)
         try:
             os.link(first, path)
-        except OSError:  # a file system without links
+        except OSError:  # there from an interrupted run, or a file system without links
+            path.unlink(missing_ok=True)
             shutil.copyfile(first, path)
 
 

@@ -1,0 +1,157 @@
+"""The scorer against the plain formula: J and F of one pair of masks from run-length codes, one thread.
+
+The baseline decodes both codes and does what the definition says on the whole image: boundary maps, dilation
+with the Euclidean disk, counts. It dilates with OpenCV, as the DAVIS toolkit does, where that is installed,
+else with SciPy (slower); the result names which. Both sides see the same masks in turns, and must agree to
+the last bit. The masks are drawn: blobs with uneven edges, about 4.5 % of the image, the second one larger
+and moved by a fiftieth of the height. `fallback_ms` is our scorer without numba.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import time
+from collections.abc import Callable
+
+import numpy as np
+from common import record
+from pycocotools import mask as coco
+from scipy import ndimage
+
+from videoseg.evaluation.counts import compiled_counts, frame_counts, plain_counts
+from videoseg.evaluation.metrics import contours, regions
+from videoseg.evaluation.parallel import MaskPairs, count_all
+from videoseg.masks import Rle
+
+try:
+    import cv2
+
+    DILATION = f"OpenCV {cv2.__version__}"
+    cv2.setNumThreads(1)
+except ImportError:
+    cv2, DILATION = None, "SciPy"
+SIZES = {"480p": (480, 854), "1080p": (1080, 1920)}
+Codes = list[tuple[Rle, ...]]
+
+
+def plain(truth: Rle, guess: Rle) -> tuple[float, float]:
+    """J and F as the definition says."""
+    a, b = (coco.decode(code.to_coco()).astype(bool) for code in (truth, guess))
+    union = np.sum(a | b)
+    region = np.sum(a & b) / union if union else 1.0
+    edge_a, edge_b = edge_of(a), edge_of(b)
+    reach = math.ceil(0.008 * np.linalg.norm(a.shape))
+    near_a, near_b = dilated(edge_a, reach), dilated(edge_b, reach)
+    length_a, length_b = np.sum(edge_a), np.sum(edge_b)
+    if not length_a or not length_b:
+        return float(region), float(length_a == length_b)
+    precision, recall = np.sum(edge_b & near_a) / length_b, np.sum(edge_a & near_b) / length_a
+    total = precision + recall
+    return float(region), float(2 * precision * recall / total) if total else 0.0
+
+
+def edge_of(mask: np.ndarray) -> np.ndarray:
+    """Pixels that differ from the right, lower or lower-right neighbour."""
+    right, below, across = mask.copy(), mask.copy(), mask.copy()
+    right[:, :-1], below[:-1], across[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
+    across[-1, :-1], across[:-1, -1] = mask[-1, 1:], mask[1:, -1]
+    return (mask ^ right) | (mask ^ below) | (mask ^ across)
+
+
+def dilated(edge: np.ndarray, reach: int) -> np.ndarray:
+    """Dilation with the disk of radius `reach`."""
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    disk = x * x + y * y <= reach * reach
+    if cv2 is None:
+        return ndimage.binary_dilation(edge, disk)
+    return cv2.dilate(edge.astype(np.uint8), disk.astype(np.uint8)).astype(bool)
+
+
+def draw(size: tuple[int, int], frames: int) -> tuple[Codes, Codes]:
+    """Pairs of blobs."""
+    rng, (height, width) = np.random.default_rng(0), size
+    y, x = np.mgrid[:height, :width]
+    truth, guess = [], []
+    for _ in range(frames):
+        rough = ndimage.gaussian_filter(rng.standard_normal(size), height / 24)
+        cy, cx = rng.uniform(0.3, 0.7) * height, rng.uniform(0.3, 0.7) * width
+        mask = np.hypot(y - cy, x - cx) ** 2 / (0.16 * height) ** 2 + 0.5 * rough / rough.std() < 1
+        other = np.roll(ndimage.binary_dilation(mask, iterations=3), (height // 50, height // 50), (0, 1))
+        truth.append((Rle.encode(mask),))
+        guess.append((Rle.encode(other),))
+    return truth, guess
+
+
+def timed(work: Callable[[], object], frames: int) -> float:
+    """Milliseconds per frame."""
+    start = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - start) / frames
+
+
+def peak() -> float:
+    """Most memory this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare(name: str, rounds: int, frames: int) -> None:
+    """One size: times in turns, peak memory of each side beyond what was there before it."""
+    size = SIZES[name]
+    compiled_counts([()], [()], (8, 8))  # compile or load the machine code
+    truth, guess = draw(size, frames)
+    start = peak()
+    counts = frame_counts(truth, guess, size)
+    ours_peak = peak() - start
+    found = list(zip(regions(counts).tolist(), contours(counts).tolist(), strict=True))
+
+    def by_formula() -> list[tuple[float, float]]:
+        return [plain(a, b) for (a,), (b,) in zip(truth, guess, strict=True)]
+
+    start = peak()
+    if by_formula() != found:
+        raise SystemExit(f"{name}: the scorers disagree")
+    plain_peak = peak() - start
+    ours, baseline, fallback = [], [], []
+    for _ in range(rounds):
+        ours.append(timed(lambda: [frame_counts(truth, guess, size) for _ in range(10)], 10 * frames))
+        baseline.append(timed(by_formula, frames))
+        fallback.append(timed(lambda: plain_counts(truth, guess, size), frames))
+    record(
+        f"scorer_{name}",
+        ours,
+        baseline,
+        "ms per frame",
+        times_faster=round(float(np.median(baseline) / np.median(ours)), 1),
+        fallback_ms=round(float(np.median(fallback)), 4),
+        peak_mib={"ours": round(ours_peak, 1), "baseline": round(plain_peak, 1)},
+        baseline_dilation=DILATION,
+        size=list(size),
+        frames=frames,
+    )
+
+
+def scale(rounds: int, frames: int) -> None:
+    """Frames of 1080p over two processes (their start included) against one."""
+    size = SIZES["1080p"]
+    truth, guess = draw(size, 20)
+    jobs = [MaskPairs(truth * 25, guess * 25, size) for _ in range(frames // 500)]
+    count_all(jobs[:1])
+    one, two = [], []
+    for _ in range(rounds):
+        one.append(timed(lambda: count_all(jobs), 500 * len(jobs)))
+        two.append(timed(lambda: count_all(jobs, processes=2), 500 * len(jobs)))
+    record("scorer_two_processes", two, one, "ms per frame", size=list(size), frames=500 * len(jobs))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=20, help="pairs of masks of each size")
+    parser.add_argument("--scale-frames", type=int, default=20_000, help="frames for two processes; 0: leave out")
+    arguments = parser.parse_args()
+    for size_name in SIZES:
+        compare(size_name, arguments.rounds, arguments.frames)
+    if arguments.scale_frames:
+        scale(2, arguments.scale_frames)

@@ -1,0 +1,1 @@
+"""Rewards of stage III, as small decorated functions."""
