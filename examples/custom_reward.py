@@ -6,6 +6,7 @@
 A weight of 0 logs a reward without using it. Running this file shows what the two functions give.
 """
 
+import re
 from typing import Any
 
 from videoseg.dialogue.grammar import format_reply, thought
@@ -19,13 +20,13 @@ MAX_WORDS = 120
 def brief(outcome: Outcome) -> float:
     """0 if every thought keeps to MAX_WORDS words, down to −1 for twice as many."""
     longest = max(len((thought(text) or "").split()) for text in outcome.replies)
-    return -min(max(longest / MAX_WORDS - 1, 0.0), 1.0)
+    return max(min(1 - longest / MAX_WORDS, 0.0), -1.0)
 
 
 @reward("names_its_frames", low=0, high=1, completions="text")
 def names_its_frames(completions: list[str], **_: Any) -> list[float]:
     """The signature of TRL: all rollouts at once. 1 if the dialogue speaks of frames."""
-    return [1.0 if "frame" in text.lower() else 0.0 for text in completions]
+    return [1.0 if re.search(r"\bframes?\b", text) else 0.0 for text in completions]
 
 
 if __name__ == "__main__":

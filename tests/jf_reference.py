@@ -27,7 +27,8 @@ def matched(edge: np.ndarray, other: np.ndarray, reach: int) -> int:
     places, others = np.argwhere(edge).astype(np.int32), np.argwhere(other).astype(np.int32)
     parts = np.array_split(places, 1 + len(places) * len(others) // 4_000_000)
     return sum(
-        int((((part[:, None] - others) ** 2).sum(axis=2) <= reach * reach).any(axis=1).sum()) for part in parts
+        int((((part[:, None] - others) ** 2).sum(axis=2) <= reach * reach).any(axis=1).sum())
+        for part in parts
     )
 
 

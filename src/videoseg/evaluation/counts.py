@@ -31,7 +31,9 @@ def frame_counts(truth: Sequence[Mask], guess: Sequence[Mask], size: tuple[int, 
     another size or is damaged.
     """
     if len(truth) != len(guess):
-        raise ValueError(f"{len(truth)} true masks, {len(guess)} predicted ones; one of each per frame is needed")
+        raise ValueError(
+            f"{len(truth)} true masks, {len(guess)} predicted ones; one of each per frame is needed"
+        )
     sides = [[_instances(mask, frame, size) for frame, mask in enumerate(side)] for side in (truth, guess)]
     return counter()(sides[0], sides[1], size)
 
@@ -40,9 +42,8 @@ def _instances(mask: Mask, frame: int, size: tuple[int, int]) -> tuple[Rle, ...]
     codes = () if mask is None else (mask,) if isinstance(mask, Rle) else tuple(mask)
     for code in codes:
         if (code.height, code.width) != size:
-            raise ValueError(
-                f"frame {frame}: mask of {code.height}x{code.width}, {size[0]}x{size[1]} (height x width) is needed"
-            )
+            found, wanted = f"{code.height}x{code.width}", f"{size[0]}x{size[1]}"
+            raise ValueError(f"frame {frame}: mask of {found}, {wanted} (height x width) is needed")
     return codes
 
 

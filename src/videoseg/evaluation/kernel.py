@@ -29,12 +29,12 @@ def compiled(function: F) -> F:
 
 
 @compiled
-def ones(word: np.uint64) -> np.int64:
+def ones(word: np.uint64) -> int:
     """Number of set bits; LLVM knows the pattern and makes one instruction of it."""
     word = word - ((word >> ONE) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+    return int((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
 @compiled
@@ -65,7 +65,7 @@ def write(letters: np.ndarray, plane: np.ndarray, height: int, width: int, box: 
         while more:
             if place >= letters.size or shift > 30:
                 return False
-            letter = np.int64(letters[place]) - 48
+            letter = int(letters[place]) - 48
             if letter < 0 or letter > 63:
                 return False
             place += 1
@@ -104,7 +104,7 @@ def write_run(plane: np.ndarray, start: int, stop: int, height: int, box: np.nda
 
 
 @compiled
-def edges(plane: np.ndarray, height: int, width: int, area: Area, edge: np.ndarray) -> np.int64:
+def edges(plane: np.ndarray, height: int, width: int, area: Area, edge: np.ndarray) -> int:
     """Boundary pixels (§1.2) of a plane within `area` into `edge`; their number."""
     left, right, first, last = area
     count = 0
@@ -170,7 +170,7 @@ def dilate(edge: np.ndarray, area: Area, half: np.ndarray, work: np.ndarray, gro
 
 
 @compiled
-def common(a: np.ndarray, b: np.ndarray, area: Area) -> np.int64:
+def common(a: np.ndarray, b: np.ndarray, area: Area) -> int:
     """Pixels of `area` that are set in both planes."""
     left, right, first, last = area
     count = 0
@@ -199,7 +199,7 @@ def count_frames(
     width: int,
     half: np.ndarray,
     out: np.ndarray,
-) -> np.int64:
+) -> int:
     """Counts of T frames into `out` int64 [T, 8] (columns of `counts.py`).
 
     Code c is `letters[starts[c]:starts[c + 1]]`; side s (0 truth, 1 guess) of frame t is the union of codes

@@ -1,4 +1,4 @@
-"""The evaluation's metrics: J, F, A, R, tIoU, vIoU and temporal grounding (benchmarks specification §1, §4.3).
+"""The evaluation's metrics: J, F, A, R, tIoU, vIoU, temporal grounding (benchmarks specification §1, §4.3).
 
 Those of masks are formed from the integer counts of `counts.frame_counts`; J and F equal DAVIS bit for bit.
 `region`, `contour` and `jf` take dense masks `[H, W]`, any non-zero pixel counting as set.
@@ -85,7 +85,9 @@ def robustness(
     return np.maximum(0.0, 1 - outside / (foreground + 1e-6))
 
 
-def summed_errors(truth: Sequence[Mask], guess: Sequence[Mask], counts: IntArray) -> tuple[IntArray, IntArray]:
+def summed_errors(
+    truth: Sequence[Mask], guess: Sequence[Mask], counts: IntArray
+) -> tuple[IntArray, IntArray]:
     """Unequal pixels and Σ(1 - truth)·guess, int64 [T] each, with instances *added* in uint8 (§3.6).
 
     That is what the released scripts of ReVOS and Ref-SAV compute for A and R: where two instances overlap

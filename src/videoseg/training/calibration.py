@@ -69,7 +69,8 @@ def dialogue_values(
     `mismatch="zero"` gives 0, as in the release.
     """
     parts = [_turn_values(turn, settings, mismatch, (rollout, index)) for index, turn in enumerate(turns)]
-    return torch.cat(parts) if parts else torch.zeros(0)
+    device = next((turn.policy.device for turn in turns if turn.policy is not None), None)
+    return torch.cat([part.to(device) for part in parts]) if parts else torch.zeros(0)
 
 
 def calibration_term(

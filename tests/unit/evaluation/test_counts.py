@@ -22,7 +22,19 @@ from videoseg.evaluation.counts import (
 from videoseg.evaluation.metrics import contours, regions
 from videoseg.masks import Rle
 
-SIZES = [(1, 1), (1, 70), (70, 1), (2, 2), (3, 130), (64, 64), (65, 63), (128, 72), (90, 127), (61, 130), (4, 900)]
+SIZES = [
+    (1, 1),
+    (1, 70),
+    (70, 1),
+    (2, 2),
+    (3, 130),
+    (64, 64),
+    (65, 63),
+    (128, 72),
+    (90, 127),
+    (61, 130),
+    (4, 900),
+]
 KINDS = ["empty", "full", "pixel", "dots", "border", "noise", "blob", "box", "inverse"]
 
 

@@ -67,8 +67,8 @@ def test_the_term_lands_on_its_turn() -> None:
     first, second, third = masks(seed=1), masks(seed=2), masks(seed=3)
     settings = Calibration(weight=2.0)
     term = calibration_term(SEG, ROWS, TURNS, [[first, second], [TurnMasks(0), third]], settings)
-    wanted = [0.0, *(2 * float(dialogue_values([turn], DEFAULT)) for turn in (first, second)), 0.0]
-    assert term.tolist() == pytest.approx([*wanted, 2 * float(dialogue_values([third], DEFAULT)), 0.0])
+    wanted = [0.0, *(2 * dialogue_values([turn], DEFAULT).item() for turn in (first, second)), 0.0]
+    assert term.tolist() == pytest.approx([*wanted, 2 * dialogue_values([third], DEFAULT).item(), 0.0])
 
 
 def test_the_order_of_tokens_does_not_matter() -> None:
@@ -116,6 +116,11 @@ def test_no_dialogue_has_no_term() -> None:
     assert dialogue_values([], DEFAULT).shape == (0,)
 
 
+def test_missing_masks_follow_the_device_of_the_others() -> None:
+    far = torch.zeros(1, 8, 8, device="meta")
+    assert dialogue_values([TurnMasks(2), TurnMasks(1, far, far)], DEFAULT).device.type == "meta"
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(UsageError):
         Calibration(grid=0)
@@ -128,13 +133,13 @@ def loss_of(dialogues: list[list[TurnMasks]] | None, log_probs: Tensor, advantag
 
 
 def test_calibration_changes_the_gradient_and_not_the_loss() -> None:
-    """Its gradient is that of −(A/|C|)·m (per rollout, averaged over rollouts; specification §17, check 6)."""
+    """Its gradient is that of −(A/|C|)·m, averaged over rollouts (specification §17, check 6)."""
     dialogues = [[masks(seed=1), masks(seed=2)], [TurnMasks(0), masks(seed=3)]]
     advantages = torch.tensor([0.7, -1.3])
     log_probs = torch.linspace(-2, -0.5, 6).requires_grad_()
     policies = [turn.policy for dialogue in dialogues for turn in dialogue if turn.policy is not None]
     plain, calibrated = (loss_of(given, log_probs, advantages) for given in (None, dialogues))
-    assert float(plain) == pytest.approx(float(calibrated), abs=1e-7)
+    assert plain.item() == pytest.approx(calibrated.item(), abs=1e-7)
     found = torch.autograd.grad(calibrated, policies, retain_graph=True)
     direct = sum(
         -(advantages[row] / 3) / 2 * dialogue_values(dialogue, DEFAULT).sum()
