@@ -6,15 +6,19 @@ else with SciPy (slower); the result names which. Both sides see the same masks 
 the last bit. The masks are drawn: blobs with uneven edges, about 4.5 % of the image, the second one larger
 and moved by a fiftieth of the height. Times are CPU time of the one thread; `fallback_ms` is our scorer
 without numba. Memory is what the process held at most while scoring beyond what it held before (Linux). The
-second part is wall time over two processes against one, the start of the two included and stated.
+second part is wall time over two processes against one, the start of the two included and stated. On a
+busy machine it says little; `cpu_ms` is what both ways cost in CPU time, parent and children together.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +97,17 @@ def timed(work: Callable[[], object], frames: int, clock: Callable[[], float] = 
     return 1000 * (clock() - start) / frames
 
 
-def peak(work: Callable[[], object]) -> float | None:
-    """MiB by which the process grows at most during `work`; None where the system does not tell."""
+def peak(side: str, truth: Codes, guess: Codes, size: tuple[int, int]) -> float | None:
+    """MiB by which a fresh process grows at most while it scores; None where the system does not tell."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(growth, side, truth, guess, size).result()
+
+
+def growth(side: str, truth: Codes, guess: Codes, size: tuple[int, int]) -> float | None:
+    """What `peak` runs in its process: a tiny pair first, so that code does not count."""
+    work = {"ours": frame_counts, "baseline": by_formula}[side]
+    tiny: Codes = [(Rle.encode(np.eye(8, dtype=bool)),)]
+    work(tiny, tiny, (8, 8))
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not reset.exists():
         return None
@@ -104,8 +117,13 @@ def peak(work: Callable[[], object]) -> float | None:
 
     reset.write_text("5")
     before = held("VmRSS")
-    work()
+    work(truth, guess, size)
     return round((held("VmHWM") - before) / 1024, 1)
+
+
+def by_formula(truth: Codes, guess: Codes, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """J and F of every pair."""
+    return [plain(a, b) for (a,), (b,) in zip(truth, guess, strict=True)]
 
 
 def compare(name: str, rounds: int, frames: int) -> None:
@@ -115,17 +133,13 @@ def compare(name: str, rounds: int, frames: int) -> None:
     truth, guess = draw(size, frames)
     counts = frame_counts(truth, guess, size)
     found = list(zip(regions(counts).tolist(), contours(counts).tolist(), strict=True))
-
-    def by_formula() -> list[tuple[float, float]]:
-        return [plain(a, b) for (a,), (b,) in zip(truth, guess, strict=True)]
-
-    if by_formula() != found:
+    if by_formula(truth, guess, size) != found:
         raise SystemExit(f"{name}: the scorers disagree")
-    memory = {"ours": peak(lambda: frame_counts(truth, guess, size)), "baseline": peak(by_formula)}
+    memory = {side: peak(side, truth, guess, size) for side in ("ours", "baseline")}
     ours, baseline, fallback = [], [], []
     for _ in range(rounds):
         ours.append(timed(lambda: [frame_counts(truth, guess, size) for _ in range(10)], 10 * frames))
-        baseline.append(timed(by_formula, frames))
+        baseline.append(timed(lambda: by_formula(truth, guess, size), frames))
         fallback.append(timed(lambda: plain_counts(truth, guess, size), frames))
     record(
         f"scorer_{name}",
@@ -141,22 +155,33 @@ def compare(name: str, rounds: int, frames: int) -> None:
     )
 
 
+def cpu() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 def scale(rounds: int, frames: int) -> None:
     """Frames of 1080p over two processes (their start included) against one."""
     size, clock = SIZES["1080p"], time.perf_counter
     truth, guess = draw(size, 20)
     jobs = [MaskPairs(truth * 25, guess * 25, size) for _ in range(frames // 500)]
     tiny = [MaskPairs(truth[:1], guess[:1], size)] * 2
-    one, two, start = [], [], []
+    one, two, start, cost = [], [], [], [cpu()]
     for _ in range(rounds):
         one.append(timed(lambda: count_all(jobs), 500 * len(jobs), clock))
+        cost.append(cpu())
         two.append(timed(lambda: count_all(jobs, processes=2), 500 * len(jobs), clock))
+        cost.append(cpu())
         start.append(timed(lambda: count_all(tiny, processes=2), 1000, clock))
     record(
         "scorer_two_processes",
         two,
         one,
         "ms per frame",
+        cpu_ms={
+            "one": round(1000 * (cost[1] - cost[0]) / (500 * len(jobs)), 4),
+            "two": round(1000 * (cost[2] - cost[1]) / (500 * len(jobs)), 4),
+        },
         start_seconds=round(float(np.median(start)), 2),
         times_faster=round(float(np.median(one) / np.median(two)), 2),
         size=list(size),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
 from videoseg.evaluation.counts import IntArray, Mask, frame_counts
 
+X = TypeVar("X")
+Y = TypeVar("Y")
 CHUNK = 256
 """Frames per task: some milliseconds of work at 480p, so that passing masks on costs little beside it."""
 
@@ -55,17 +57,18 @@ def count_all(jobs: Sequence[Job], processes: int = 1, chunk: int = CHUNK) -> li
     places = [(job, start) for job in range(len(jobs)) for start in range(0, max(len(jobs[job]), 1), chunk)]
     parts = (jobs[job].part(start, start + chunk) for job, start in places)
     found: list[list[IntArray]] = [[] for _ in jobs]
-    for (job, _), counts in zip(places, _run(parts, processes), strict=True):
+    for (job, _), counts in zip(places, in_order(_count, parts, processes), strict=True):
         found[job].append(counts)
     return [np.concatenate(rows) for rows in found]
 
 
-def _run(parts: Iterable[Job], processes: int) -> Iterable[IntArray]:
+def in_order(work: Callable[[X], Y], things: Iterable[X], processes: int = 1) -> Iterator[Y]:
+    """`work` of everything, in order, over processes; both are picklable. The first error is raised."""
     if processes <= 1:
-        yield from map(_count, parts)
+        yield from map(work, things)
         return
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        yield from pool.map(_count, parts)
+        yield from pool.map(work, things)
 
 
 def _count(job: Job) -> IntArray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from videoseg.data.lazy import LazyDict, Span, find_path, read_json, read_span
+from videoseg.data.lazy import LazyDict, Span, find_path, read_pickle, read_span
 from videoseg.data.readers.base import field, ids, text_field
 from videoseg.data.readers.long_rvos import LongRvosReader
 from videoseg.data.readers.meta import MaskDict, MetaReader, VideoEntry, mask_dict_targets, videos_of
@@ -104,19 +104,50 @@ class ReasonVosFormatReader(MaskDictReader):
     kinds: Mapping[Any, str] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class CodesTrack:
+    """Codes or None in memory, in the file's frame order; `order` maps our frames to it."""
+
+    codes: Any
+    order: tuple[int, ...]
+
+    def read(self, frames: Sequence[int]) -> list[Rle | None]:
+        """Masks of these frames."""
+        return listed_masks(self.codes, [self.order[frame] for frame in frames], len(self.order))
+
+
 class RefDavisReader(RefYtvosReader):
     """Ref-DAVIS17 after conversion (§3.3): `mask_dict.pkl` where it is there, else the label pictures.
 
-    Numbers of the pickle count over sorted videos and, in a video, ids sorted as text.
+    Numbers of the pickle count over sorted videos and, in a video, ids sorted as text ('10' before '2').
     """
 
     dataset = "ref-davis17"
 
     def __init__(self, folder: Path | str, split: str = "valid") -> None:
         super().__init__(folder, split)
-        pickles = (self.folder / split / "mask_dict.pkl", self.folder / "mask_dict.pkl")
-        if self.masks is None and (not self.annotations.is_dir() or any(path.is_file() for path in pickles)):
-            self._use_pickle(find_path("the masks", *pickles, self.annotations))
+        places = (self.folder / split / "mask_dict.pkl", self.folder / "mask_dict.pkl")
+        path = find_path("the masks", *places, self.annotations)
+        self.codes: dict[tuple[str, str], Any] = {}
+        if path == self.annotations:
+            return
+        data = read_pickle(path, "the masks")
+        pairs = [
+            (video, name) for video in sorted(self.videos) for name in sorted(self._expressions_of(video))
+        ]
+        if not isinstance(data, dict) or set(map(str, data)) != set(map(str, range(len(pairs)))):
+            raise DatasetError(f"{path} does not hold masks 0 to {len(pairs) - 1}, one per expression")
+        named = {str(name): codes for name, codes in data.items()}
+        self.codes = {pair: named[str(number)] for number, pair in enumerate(pairs)}
+
+    def targets(
+        self, video: VideoEntry, name: str, entry: Mapping[str, Any], origin: Origin
+    ) -> tuple[Target, ...] | None:
+        """The object of the expression."""
+        if not self.codes:
+            return super().targets(video, name, entry, origin)
+        expression = origin.key.rpartition("/")[2]
+        return (Target(str(entry.get("obj_id")), CodesTrack(self.codes[name, expression], video.order)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +223,7 @@ def long_rvos(folder: Path, split: str) -> Iterable[Item]:
 
 
 def revos(folder: Path, split: str) -> Iterator[Item]:
-    """ReVOS with each video's foreground: its file, else all objects that the video's expressions mean (§3.6)."""
+    """ReVOS with each video's foreground: its file, else all objects of the video's expressions (§3.6)."""
     reader = RevosReader(folder, split)
     path = reader.folder / "mask_dict_foreground.json"
     stored = LazyDict(path) if path.is_file() else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -280,9 +280,3 @@ def resume(path: Path, trainee: Trainee, optimizers: Optimizers) -> int:
     for optimizer, saved in zip(optimizers.all, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return int(state["step"])
-
-
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The logged records of a run."""
-    for line in path.read_text().splitlines():
-        yield json.loads(line)

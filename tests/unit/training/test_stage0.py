@@ -11,8 +11,8 @@ import torch
 from videoseg.errors import CheckpointError, UsageError
 from videoseg.training import stage0
 from videoseg.training.config import read_config
+from videoseg.training.curves import read_records
 from videoseg.training.stage0 import WordsConfig, load_words, read_words_config, run
-from videoseg.training.supervised import records
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def small_sam2(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_learns_and_goes_on_with_the_same_table(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"frames": 4, "valid_frames": 4, "log_every": 1, "warmup": 1, "bf16": False}
     first = load_words(run(WordsConfig(str(tmp_path / "a"), steps=12, **settings)))
-    logged = list(records(tmp_path / "a" / "metrics.jsonl"))
+    logged = read_records(tmp_path / "a" / "metrics.jsonl")
     assert logged[-1]["loss"] < logged[0]["loss"]
     assert {"valid_iou", "valid_absent"} <= logged[0].keys()
     init = str(tmp_path / "a" / "words.pt")

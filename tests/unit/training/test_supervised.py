@@ -16,8 +16,9 @@ from videoseg.models.o3 import O3Model
 from videoseg.training.aids import Aids, distil_loss, gaze_loss
 from videoseg.training.collate import collate, image_starts
 from videoseg.training.config import LossWeights, SupervisedConfig, build_config, read_config
+from videoseg.training.curves import read_records
 from videoseg.training.examples import LOOKING, draw_example
-from videoseg.training.supervised import Trainee, records, run
+from videoseg.training.supervised import Trainee, run
 from videoseg.training.words import ANY, WordTable, draw_batch
 
 SPEC = WorldSpec(lengths=(8,))
@@ -133,12 +134,12 @@ def test_run_learns_saves_and_resumes(small_model: O3Model, tmp_path: Path) -> N
     values = {"init": str(init), "batch": 2, "log_every": 1, "warmup": 1, "weights": {"distil": 0}}
     values |= {"families": {"appearance": 1.0}, "steps": 6, "bf16": False}
     run(build_config({**values, "out": str(tmp_path / "whole")}))
-    whole = list(records(tmp_path / "whole" / "metrics.jsonl"))
+    whole = read_records(tmp_path / "whole" / "metrics.jsonl")
     assert [record["step"] for record in whole] == list(range(6))
     assert whole[-1]["text"] < whole[0]["text"]
     load_folder(tmp_path / "whole" / "model")
     resumed = run(build_config({**values, "out": str(tmp_path / "whole"), "steps": 7}))
-    assert [record["step"] for record in records(tmp_path / "whole" / "metrics.jsonl")][6:] == [6]
+    assert [record["step"] for record in read_records(tmp_path / "whole" / "metrics.jsonl")][6:] == [6]
     assert resumed == tmp_path / "whole" / "model"
 
 
