@@ -113,7 +113,7 @@ def summarise(scores: Sequence[WorldScore]) -> dict[str, Any]:
         "J": percent(score.J for score in scores),
         "F": percent(score.F for score in scores),
         "JF": percent(both),
-        "ci95": round(100 * spread, 2),
+        "ci95": round(float(100 * spread), 2),
         "right": percent(score.right for score in scores),
         "parsed": percent(score.parsed for score in scores),
         "turns": round(float(np.mean([score.turns for score in scores])), 2),
