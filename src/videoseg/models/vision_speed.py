@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
 
-def speed_up_vision(visual: nn.Module) -> None:
+def speed_up_vision(visual: Any) -> None:
     """Replace, in place, the forward methods of a Qwen3-VL vision tower's patch embedding and attention."""
     _patch(visual.patch_embed, _embed_patches)
     for block in visual.blocks:
@@ -56,9 +56,9 @@ def _attend_together(
     total, heads = len(hidden_states), module.num_heads
     query, key, value = module.qkv(hidden_states).reshape(total, 3, heads, -1).permute(1, 0, 2, 3).unbind(0)
     query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-    batch = [
+    query, key, value = (
         part.reshape(len(lengths), -1, heads, part.shape[-1]).transpose(1, 2) for part in (query, key, value)
-    ]
-    mixed = F.scaled_dot_product_attention(*batch, scale=module.scaling)
+    )
+    mixed = F.scaled_dot_product_attention(query, key, value, scale=module.scaling)
     output: Tensor = module.proj(mixed.transpose(1, 2).reshape(total, -1))
     return output
