@@ -10,6 +10,7 @@ import pytest
 
 from golden import REPOSITORY
 from videoseg.cli.main import VERBS, main
+from videoseg.data.world.truth import read_truth
 from videoseg.models.checkpoints.hub import ASSETS
 
 README = (REPOSITORY / "README.md").read_text()
@@ -33,8 +34,11 @@ def test_the_first_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(ASSETS / "tiny" / "demo.mp4", tmp_path / "clip.mp4")
     monkeypatch.chdir(tmp_path)
     line = next(line for line in "".join(blocks("bash")).splitlines() if line.startswith("videoseg segment"))
-    arguments = re.findall(r'"[^"]*"|\S+', line)[1:]
-    assert main([argument.strip('"') for argument in arguments]) == 0
+    words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)][1:]
+    # The README asks about somebody's clip; ours holds something else.
+    assert words[:2] == ["segment", "clip.mp4"]
+    words[2] = read_truth(ASSETS / "tiny" / "demo_truth.json")[0].query
+    assert main(words) == 0
     written = {path.name for path in (tmp_path / "clip.videoseg").iterdir()}
     for name in ("masks.json", "masks", "overlay.mp4", "trace.json", "trace.html"):
         assert name in written

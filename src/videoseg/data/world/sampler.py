@@ -89,7 +89,8 @@ def _draw_scene(seed: int, count: int, spec: WorldSpec, family: str, rng: np.ran
     )
     if family == "detail":
         chosen = int(rng.integers(count))
-        things = tuple(replace(t, texture=FINE) if i == chosen else t for i, t in enumerate(things))
+        # The others are plain: what shows on them at once would give the marked one away.
+        things = tuple(replace(t, texture=FINE if i == chosen else "plain") for i, t in enumerate(things))
     length = int(rng.choice(spec.lengths))
     return Scene(seed, spec.width, spec.height, length, spec.fps, things)
 
