@@ -104,7 +104,7 @@ def _paint_of(thing: Thing, y: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def _fine_stripes(y: FloatArray, x: FloatArray) -> FloatArray:
-    """Diagonal stripes one pixel wide at 160 lines, where neither half the size nor a row or column shows them.
+    """Diagonal stripes one pixel wide at 160 lines; images of half the size do not show them.
 
     `y` and `x` are in heights of the picture.
     """
