@@ -7,39 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
-
-from videoseg.errors import FrameError, VideoNotFoundError
 from videoseg.types import VideoInfo
+from videoseg.video import sources
 from videoseg.video.cache import Frame
 from videoseg.video.reader import Video
-from videoseg.video.sources import EXIF_ORIENTATION, QUARTER_TURNS, natural_key
+from videoseg.video.sources import natural_key, read_image
 
-
-@lru_cache(maxsize=4096)
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file from its header; raises the errors of `Video`."""
-    if not path.is_file():
-        raise VideoNotFoundError(f"{path}: no such file")
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            known = image.format != "PNG" or "exif" in image.info
-            turned = known and image.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
-    except (OSError, SyntaxError, ValueError) as error:
-        raise FrameError(f"{path} cannot be decoded as an image ({error})") from error
-    return (width, height) if turned else (height, width)
-
-
-def read_image(path: Path) -> Frame:
-    """An image file as uint8 [H, W, 3], upright; raises the errors of `Video`."""
-    image_size(path)
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise FrameError(f"{path} cannot be decoded as an image ({error})") from error
+image_size = lru_cache(maxsize=4096)(sources.image_size)
+"""(height, width) of an image file from its header; samples of one video ask for the same files again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from videoseg.data.check import spread
-from videoseg.data.frames import read_image
 from videoseg.data.readers.base import Reader
 from videoseg.data.sample import ChatSample, GcgSample, GroundingSample, RefImageSample, Sample
 from videoseg.errors import DatasetError, OutputError, VideoError
 from videoseg.masks import Rle
 from videoseg.video.cache import Frame
+from videoseg.video.sources import read_image
 from videoseg.video.writer import overlay
 
 WIDTH, GAP, MARGIN = 300, 16, 20

@@ -113,13 +113,11 @@ class VLM(nn.Module):
         An image advances the position by its longer side, not by its number of tokens, so positions
         and cache slots are different things.
         """
-        if len(ids) == 0:
-            return torch.zeros(3, 0, dtype=torch.long, device=ids.device)
+        if not images:
+            return torch.arange(start, start + len(ids), device=ids.device).expand(3, -1)
         is_image = (ids == self.config.image_token_id).int()
         grids = torch.tensor([[1, *image.grid] for image in images], device=ids.device)
-        positions, _ = self.model.model.get_rope_index(
-            ids[None], is_image[None], image_grid_thw=grids if len(images) else None
-        )
+        positions, _ = self.model.model.get_rope_index(ids[None], is_image[None], image_grid_thw=grids)
         return positions[:, 0] + start
 
     def forward(

@@ -66,9 +66,9 @@ class ImageSource:
             raise EmptyVideoError(f"{name}: no image is given; give at least one")
         self.name = name
         self._paths = tuple(paths)
-        self.height, self.width = _image_size(self._paths[0], 0)
+        self.height, self.width = image_size(self._paths[0], "frame 0")
         for index, path in enumerate(self._paths):
-            _same_size(_image_size(path, index), index, (self.height, self.width), str(path))
+            _same_size(image_size(path, f"frame {index}"), index, (self.height, self.width), str(path))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -76,7 +76,7 @@ class ImageSource:
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """Decode the images of `indices`."""
         for index in indices:
-            frame = _read_image(self._paths[index], index)
+            frame = read_image(self._paths[index], f"frame {index}")
             _same_size(frame.shape, index, (self.height, self.width), str(self._paths[index]))
             yield index, frame
 
@@ -84,16 +84,13 @@ class ImageSource:
         """Nothing is held open."""
 
 
-def _bad_image(path: Path, index: int, error: Exception) -> FrameError:
-    return FrameError(
-        f"{path}: frame {index} cannot be decoded as an image ({error}); replace the file or move it out"
-    )
+def image_size(path: Path, place: str = "the file") -> tuple[int, int]:
+    """Height and width of an image file after EXIF orientation, from the header alone.
 
-
-def _image_size(path: Path, index: int) -> tuple[int, int]:
-    """Height and width after EXIF orientation, from the header alone."""
-    if not path.exists():
-        raise VideoNotFoundError(f"{path}: no such file (frame {index}); check the path")
+    `place` says in messages which one it is, such as `frame 3`. Raises `VideoNotFoundError`, `FrameError`.
+    """
+    if not path.is_file():
+        raise VideoNotFoundError(f"{path}: no such file ({place}); check the path")
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -101,16 +98,25 @@ def _image_size(path: Path, index: int) -> tuple[int, int]:
             known = image.format != "PNG" or "exif" in image.info
             turned = known and image.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
     except (OSError, SyntaxError, ValueError) as error:
-        raise _bad_image(path, index, error) from error
+        raise _bad_image(path, place, error) from error
     return (width, height) if turned else (height, width)
 
 
-def _read_image(path: Path, index: int) -> Frame:
+def read_image(path: Path, place: str = "the file") -> Frame:
+    """An image file as uint8 [H, W, 3] RGB, upright; raises as `image_size`."""
+    if not path.is_file():
+        raise VideoNotFoundError(f"{path}: no such file ({place}); check the path")
     try:
         with Image.open(path) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise _bad_image(path, index, error) from error
+        raise _bad_image(path, place, error) from error
+
+
+def _bad_image(path: Path, place: str, error: Exception) -> FrameError:
+    return FrameError(
+        f"{path}: {place} cannot be decoded as an image ({error}); replace the file or move it out"
+    )
 
 
 class ArraySource:

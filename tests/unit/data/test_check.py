@@ -46,7 +46,7 @@ def test_missing_frames_damaged_frames_and_bad_masks_are_all_found(tmp_path: Pat
     (root / "JPEGImages/TAO/train/x/00000.jpg").unlink()
     report = check(open_dataset("revos", root))
     assert (report.bad, report.missing_frames) == (4, 1)
-    assert any("00001.jpg cannot be decoded" in finding for finding in report.findings)
+    assert any("00001.jpg: the file cannot be decoded" in finding for finding in report.findings)
     assert sum("00000.jpg is missing" in finding for finding in report.findings) == 3
 
 

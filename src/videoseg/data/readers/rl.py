@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from videoseg.data.lazy import LazyList
 from videoseg.data.readers.base import Reader, field
-from videoseg.data.readers.traced import LAYOUTS, VideoSet, video_sets_folder
+from videoseg.data.readers.traced import FilesBySet
 from videoseg.data.sample import Origin, RlSample
 from videoseg.data.tracks import short
-from videoseg.errors import DatasetError
 
 FOLDER = "VideoSEG-O3-RL"
 
@@ -26,35 +24,23 @@ class RlReader(Reader[RlSample]):
     def __init__(self, folder: Path | str, split: str = "train", *, videos: Path | str | None = None) -> None:
         super().__init__(folder, split)
         home = self.folder / FOLDER if (self.folder / FOLDER).is_dir() else self.folder
-        wanted = tuple(LAYOUTS) if split == "train" else (split,)
-        paths = {name: home / f"rl_{name}_data.json" for name in wanted}
-        paths = {name: path for name, path in paths.items() if path.is_file() and name in LAYOUTS}
-        if not paths:
-            raise DatasetError(
-                f"{home}: none of {', '.join(f'rl_{n}_data.json' for n in wanted)}; give {FOLDER}"
-            )
-        sets_folder = video_sets_folder(home, videos)
-        self.files = {name: LazyList(path) for name, path in paths.items()}
-        self.sets = {name: VideoSet.open(name, sets_folder) for name in paths}
-        self._pairs = [(name, number) for name, items in self.files.items() for number in range(len(items))]
+        self.files = FilesBySet(home, "rl_{}_data.json", split, videos, FOLDER)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.files)
 
     def sample(self, index: int) -> RlSample:
         """Prompt number `index`, over all files."""
-        source, number = self._pairs[index]
-        items = self.files[source]
-        origin = self.origin(items.path, str(number))
-        row = items[number]
+        source, path, number, row = self.files[index]
+        origin = self.origin(path, str(number))
         if not isinstance(row, list) or not row:
             raise origin.error("entry", f"a list with at least one prompt is expected, not {short(row)}")
-        video, frames, query, targets = self.sets[source].read(row[0], origin)
+        video, frames, query, targets = source.read(row[0], origin)
         return RlSample(origin, frames, query, targets, existence(row[0], len(frames), origin), video)
 
     def counts(self) -> dict[str, int]:
         """Prompts by file."""
-        return {"prompts": len(self), **{name: len(items) for name, items in self.files.items()}}
+        return {"prompts": len(self), **self.files.counts()}
 
 
 def existence(item: Any, num_frames: int, origin: Origin) -> tuple[bool, ...]:

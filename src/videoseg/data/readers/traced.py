@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from videoseg.data.frames import ImageFrames
-from videoseg.data.lazy import find_path
+from videoseg.data.lazy import LazyList, find_path
 from videoseg.data.readers.base import field, ids, listed_frames, text_field
 from videoseg.data.readers.meta import MaskDict
 from videoseg.data.sample import Origin, Target
+from videoseg.errors import DatasetError
 
 LAYOUTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # name in the file: folders, frames inside them, mask dictionaries inside them (O3's layout first)
@@ -51,6 +52,38 @@ class VideoSet:
         names = ids(field(item, "anno_id", (list, int, str), origin), origin, "anno_id")
         targets = tuple(self.masks.target(name, order, origin, "anno_id") for name in names)
         return video, frames, query, targets
+
+
+class FilesBySet:
+    """One JSON list per video set, read as one sequence: `rows[i]` is (its set, its file, place, entry).
+
+    `pattern` names the files, with `{}` for the set; `split` is `train` (all there are) or one set's name.
+    Raises `DatasetError` where none is there, saying to give the folder `give`.
+    """
+
+    def __init__(self, home: Path, pattern: str, split: str, videos: Path | str | None, give: str) -> None:
+        if split not in ("train", *LAYOUTS):
+            raise DatasetError(f"{home}: no split {split!r}; there are train, {', '.join(LAYOUTS)}")
+        files = {name: home / pattern.format(name) for name in LAYOUTS if split in ("train", name)}
+        paths = {name: path for name, path in files.items() if path.is_file()}
+        if not paths:
+            raise DatasetError(f"{home}: none of {', '.join(p.name for p in files.values())}; give {give}")
+        sets_folder = video_sets_folder(home, videos)
+        self.lists = {name: LazyList(path) for name, path in paths.items()}
+        self.sets = {name: VideoSet.open(name, sets_folder) for name in paths}
+        self._places = [(name, number) for name, items in self.lists.items() for number in range(len(items))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[VideoSet, Path, int, Any]:
+        name, number = self._places[index]
+        items = self.lists[name]
+        return self.sets[name], items.path, number, items[number]
+
+    def counts(self) -> dict[str, int]:
+        """Entries by set."""
+        return {name: len(items) for name, items in self.lists.items()}
 
 
 def video_sets_folder(folder: Path, videos: Path | str | None) -> Path:

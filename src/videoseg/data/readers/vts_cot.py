@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from videoseg.data.lazy import LazyList
 from videoseg.data.readers.base import Reader, field, frame_number, text_field
-from videoseg.data.readers.traced import LAYOUTS, VideoSet, video_sets_folder
+from videoseg.data.readers.traced import FilesBySet
 from videoseg.data.sample import Origin, TraceSample
 from videoseg.dialogue.grammar import parse
-from videoseg.errors import DatasetError, ReplyError
+from videoseg.errors import ReplyError
 from videoseg.types import Interval, Select
 
 FOLDERS = ("VTS-CoT", "VTG-CoT")
@@ -30,29 +29,16 @@ class VtsCotReader(Reader[TraceSample]):
     def __init__(self, folder: Path | str, split: str = "train", *, videos: Path | str | None = None) -> None:
         super().__init__(folder, split)
         home = next((self.folder / name for name in FOLDERS if (self.folder / name).is_dir()), self.folder)
-        wanted = tuple(LAYOUTS) if split == "train" else (split,)
-        paths = {name: home / f"{name}.json" for name in wanted if (home / f"{name}.json").is_file()}
-        if not paths:
-            raise DatasetError(
-                f"{home}: none of {', '.join(f'{n}.json' for n in wanted)}; give VTS-CoT or VTG-CoT"
-            )
-        if split not in ("train", *LAYOUTS):
-            raise DatasetError(f"{home}: no split {split!r}; there are train, {', '.join(LAYOUTS)}")
-        sets_folder = video_sets_folder(home, videos)
-        self.files = {name: LazyList(path) for name, path in paths.items()}
-        self.sets = {name: VideoSet.open(name, sets_folder) for name in paths}
-        self._pairs = [(name, number) for name, items in self.files.items() for number in range(len(items))]
+        self.files = FilesBySet(home, "{}.json", split, videos, " or ".join(FOLDERS))
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.files)
 
     def sample(self, index: int) -> TraceSample:
         """Dialogue number `index`, over all files."""
-        source, number = self._pairs[index]
-        items = self.files[source]
-        origin = self.origin(items.path, str(number))
-        item = items[number]
-        video, frames, query, targets = self.sets[source].read(item, origin)
+        source, path, number, item = self.files[index]
+        origin = self.origin(path, str(number))
+        video, frames, query, targets = source.read(item, origin)
         origin = replace(origin, key=f"{number} ({video})")
         high = field(item, "sample_frame_indice", list, origin)
         shown = {
@@ -77,7 +63,7 @@ class VtsCotReader(Reader[TraceSample]):
 
     def counts(self) -> dict[str, int]:
         """Dialogues by file."""
-        return {"dialogues": len(self), **{name: len(items) for name, items in self.files.items()}}
+        return {"dialogues": len(self), **self.files.counts()}
 
 
 def messages(item: Any, origin: Origin) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
