@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from videoseg.data.world.draw import Stage
 from videoseg.data.world.sampler import Sample, WorldSpec, draw_sample
 from videoseg.data.world.scene import FINE
-from videoseg.data.world.trace import listed, true_trace
+from videoseg.data.world.trace import true_trace
+from videoseg.data.world.wording import ordered
 from videoseg.dialogue.episode import Episode, Observation
 from videoseg.dialogue.grammar import format_reply
 from videoseg.dialogue.render import Chunk, ImageRef, Renderer
@@ -34,14 +35,14 @@ LOOKING = {"small", "large", "to", "left", "middle", "right", "top", "centre", "
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SegTarget:
-    """One [SEG]: its `position` in the ids, the description it stands for, and one frame to draw on.
+    """One [SEG]: its `position` in the ids, the descriptions it stands for, and one frame to draw on.
 
-    `image` is SAM2's input `[3, S, S]`, `mask` `[m, m]` in [0, 1]; `shown` is the number of the dialogue's
+    `words` are (colour, size) of everything that is meant. `image` is SAM2's input `[3, S, S]`, `mask` `[m, m]` in [0, 1]; `shown` is the number of the dialogue's
     image that shows this frame, `cells` `[tokens]` the share of each visual token that the target covers.
     """
 
     position: int
-    words: tuple[int, int]
+    words: tuple[tuple[int, int], ...]
     image: Tensor
     mask: Tensor
     shown: int
@@ -78,43 +79,49 @@ class Example:
 
 
 def draw_example(
-    seed: int, spec: WorldSpec, model: O3Model, *, mask_size: int = 64, masks: bool = True
+    seed: int,
+    spec: WorldSpec,
+    model: O3Model,
+    *,
+    mask_size: int = 64,
+    masks: bool = True,
+    single_turn: bool = False,
 ) -> Example:
-    """The dialogue of sample `seed` with its true trace; `masks` off leaves out SAM2's inputs."""
+    """The dialogue of sample `seed` with its true trace; `masks` off leaves out SAM2's inputs.
+
+    With `single_turn` the first reply is the answer.
+    """
     sample = draw_sample(seed, spec)
     renderer = model.text.renderer((spec.height, spec.width))
-    turns, target = play_truth(sample, renderer)
-    chunk = renderer.dialogue(turns)
+    chunk = renderer.dialogue(play_truth(sample, renderer, single_turn=single_turn))
     drawn = _Drawn(sample)
     patches = [torch.from_numpy(renderer.patches(image, drawn.frame(image.frame))) for image in chunk.images]
     looks = torch.cat([_looks(sample, drawn, image) for image in chunk.images])
     source = _Source(sample, drawn, model, mask_size if masks else 0)
-    segs = [] if target is None else _seg_targets(source, chunk, target, seed)
+    segs = _seg_targets(source, chunk, seed) if sample.question.targets else []
     places = torch.cat([_places(image) for image in chunk.images])
-    return Example(
-        chunk, patches, looks, places, segs, _mentions(source, chunk, target), _recalls(source, chunk, target)
-    )
+    return Example(chunk, patches, looks, places, segs, _mentions(source, chunk), _recalls(source, chunk))
 
 
 def play_truth(
-    sample: Sample, renderer: Renderer
-) -> tuple[list[tuple[Observation, Sequence[int]]], int | None]:
-    """Play the true trace in the environment: observations and reply ids of every turn, and the target."""
+    sample: Sample, renderer: Renderer, *, single_turn: bool = False
+) -> list[tuple[Observation, Sequence[int]]]:
+    """Play the true trace in the environment: observations and reply ids of every turn."""
     episode = Episode(sample.scene.num_frames, sample.question.text, renderer.preset)
     first = episode.observation
     if first is None:
         raise RuntimeError("a new episode has no observation")
     low = [part.frame for part in first.images if part.role is Role.LOW]
-    trace = true_trace(sample, low)
+    later = renderer.preset.budget.later_frames
     turns: list[tuple[Observation, Sequence[int]]] = []
-    for reply in trace.replies:
+    for reply in true_trace(sample, low, single_turn=single_turn, later_frames=later).replies:
         observation = episode.observation
         if observation is None:
             raise RuntimeError(f"sample {sample.scene.seed}: the true trace goes on after the episode's end")
         text = format_reply(reply)
         turns.append((observation, renderer.encode_reply(text)))
         episode.step(text)
-    return turns, trace.target
+    return turns
 
 
 class _Drawn:
@@ -182,72 +189,97 @@ class _Source:
     mask_size: int
 
 
-def _seg_targets(source: _Source, chunk: Chunk, target: int, seed: int) -> list[SegTarget]:
+def _seg_targets(source: _Source, chunk: Chunk, seed: int) -> list[SegTarget]:
     rng = np.random.default_rng([seed, 3])
     segs = []
     for turn, position in enumerate(np.flatnonzero(chunk.ids == source.model.seg_id)):
-        if turn == 0 and source.sample.question.family == "detail":
-            continue  # nobody can know the target before the second look
         shown = _supervised_image(chunk.images, turn, rng)
-        segs.append(_seg_target(source, chunk.images[shown], shown, target, int(position)))
+        segs.append(_seg_target(source, chunk.images[shown], shown, int(position)))
     return segs
 
 
-def _seg_target(source: _Source, image: ImageRef, shown: int, target: int, position: int) -> SegTarget:
-    thing = source.sample.scene.things[target]
+def _seg_target(source: _Source, image: ImageRef, shown: int, position: int) -> SegTarget:
+    targets = list(source.sample.question.targets)
+    things = [source.sample.scene.things[target] for target in targets]
     frame, visible = source.drawn.both(image.frame)
-    cells = _coverage(visible[target : target + 1], image)[0]
-    words = (COLOUR_INDEX[thing.colour], SIZE_INDEX[thing.size])
+    union = visible[targets].any(0)
+    cells = _coverage(union[None], image)[0]
+    words = tuple((COLOUR_INDEX[thing.colour], SIZE_INDEX[thing.size]) for thing in things)
     if not source.mask_size:
         return SegTarget(position, words, torch.zeros(0), torch.zeros(0), shown, cells)
-    mask = shrink(visible[target], source.mask_size)
+    mask = shrink(union, source.mask_size)
     return SegTarget(position, words, source.model.sam2.preprocess(frame), mask, shown, cells)
 
 
-def _mentions(source: _Source, chunk: Chunk, target: int | None) -> list[Mention]:
-    """Words at which one must look: in the first turn at every thing, later at the target.
+def _mentions(source: _Source, chunk: Chunk) -> list[Mention]:
+    """Words at which one must look: in the first turn at every thing, later at the targets.
 
     In step 1 the size word is followed by when a thing is there. In step 2 the size word and "to" are
     followed by a column, a column word by a row, and the first row by whether the thing has moved: from
-    there on the last frames count.
+    there on the last frames count. Where something is gone for a moment, step 1 of the second turn looks
+    for everything in the inner frames, and then where it was.
     """
-    roles = [image.role for image in chunk.images]
-    high = [i for i, role in enumerate(roles) if role is Role.HIGH]
-    keys = [i for i, role in enumerate(roles) if role is Role.KEYFRAME]
+    scene, question = source.sample.scene, source.sample.question
+    high, keys, later = (
+        [i for i, image in enumerate(chunk.images) if image.role is role and image.turn == turn]
+        for role, turn in ((Role.HIGH, 0), (Role.KEYFRAME, 1), (Role.LOW, 1))
+    )
+    everything = ordered(scene, range(len(scene.things)))
     views = [high, high, high[::-1], high[::-1], high[::-1]]
-    numbers = [source.sample.scene.things.index(thing) for thing in listed(source.sample.scene)]
     found = []
     for turn, (one, two) in enumerate(_steps(source, chunk)):
         if turn == 0:
-            for number, early, words in zip(
-                numbers, _parts(source, chunk, one), _parts(source, chunk, two), strict=True
-            ):
+            entries = zip(everything, _parts(source, chunk, one), _parts(source, chunk, two), strict=True)
+            for number, early, words in entries:
                 found += [_first_view(source, chunk, number, position, high) for position in early]
+                pairs = zip(words, views, strict=False)
+                found += [_first_view(source, chunk, number, *pair) for pair in pairs]
+            continue
+        if question.condition.gap is not None:
+            for number, words in zip(everything, _parts(source, chunk, one), strict=True):
                 found += [
-                    _first_view(source, chunk, number, *pair) for pair in zip(words, views, strict=False)
+                    _first_view(source, chunk, number, position, [*later[1:], *later[:1]])
+                    for position in words
                 ]
-        else:
-            words = _parts(source, chunk, two)[0]
-            found += [_first_view(source, chunk, target or 0, position, keys) for position in words]
+        targets = ordered(scene, question.targets)
+        for number, words in zip(targets, _parts(source, chunk, two, "\u0120and"), strict=True):
+            found += [_first_view(source, chunk, number, position, keys) for position in words]
     return [mention for mention in found if mention]
 
 
-def _recalls(source: _Source, chunk: Chunk, target: int | None) -> list[tuple[int, int]]:
-    """In step 3 of the first turn, "is" and the colour after it follow from the target's entry above.
+def _recalls(source: _Source, chunk: Chunk) -> list[tuple[int, int]]:
+    """Words that follow from an entry of step 1 (questions of time) or 2, whose last word stands for it.
 
-    The entry is that of step 1 for questions of time, else that of step 2; its last word stands for it.
+    In step 3 of the first turn the names of what matches, and how the thing moves that another is compared
+    with; in the second turn the name of what was gone.
     """
-    question = source.sample.question
-    if target is None or question.family == "detail":
+    scene, condition = source.sample.scene, source.sample.question.condition
+    targets = ordered(scene, source.sample.question.targets)
+    token, steps = source.model.text.token_id, _steps(source, chunk)
+    if not targets or condition.texture is not None:
         return []
-    step = _steps(source, chunk)[0][0 if question.condition.presence else 1]
-    numbers = [source.sample.scene.things.index(thing) for thing in listed(source.sample.scene)]
-    ends = [position - 1 for position in step if chunk.ids[position] == source.model.text.token_id(";")]
-    goal = [*ends, step.stop - 1][numbers.index(target)]
-    conclusion = step.stop if not question.condition.presence else _steps(source, chunk)[0][1].stop
-    word = source.model.text.token_id("Ġis")
-    position = conclusion + int(np.argmax(chunk.ids[conclusion:] == word))
-    return [(position, goal), (position + 1, goal)]
+    if condition.gap is not None:
+        later = _ends(source, chunk, steps[1][0])[targets[0]] if len(steps) > 1 else None
+        return [] if later is None else [(steps[1][1].start, later)]
+    ends = _ends(source, chunk, steps[0][0 if condition.presence else 1])
+    conclusion = steps[0][1].stop
+    named = conclusion + int(np.argmax(chunk.ids[conclusion:] == token("\u0120is")))
+    found = []
+    for number in targets:
+        found += [(named, ends[number]), (named + 1, ends[number])]
+        named += 1 + int(np.argmax(chunk.ids[named + 1 :] == token("\u0120and")))
+    if condition.relation in ("like", "ahead") and condition.other is not None:
+        (other,) = condition.other.matches(scene)
+        moves = conclusion + int(np.argmax(chunk.ids[conclusion:] == token("\u0120moves")))
+        found += [(moves - 1, ends[other]), (moves, ends[other])]
+    return found
+
+
+def _ends(source: _Source, chunk: Chunk, step: range) -> dict[int, int]:
+    """Per thing the position of the last word of its entry in a step that lists all things."""
+    scene = source.sample.scene
+    breaks = [position - 1 for position in step if chunk.ids[position] == source.model.text.token_id(";")]
+    return dict(zip(ordered(scene, range(len(scene.things))), [*breaks, step.stop - 1], strict=True))
 
 
 def _steps(source: _Source, chunk: Chunk) -> list[tuple[range, range]]:
@@ -261,13 +293,13 @@ def _steps(source: _Source, chunk: Chunk) -> list[tuple[range, range]]:
     return [(range(a, b), range(b, c)) for a, b, c in zip(one, two, three, strict=True)]
 
 
-def _parts(source: _Source, chunk: Chunk, step: range) -> list[list[int]]:
+def _parts(source: _Source, chunk: Chunk, step: range, divider: str = ";") -> list[list[int]]:
     """Per thing described in a step the positions of the words at which one must look at it."""
     tokenizer = source.model.text.tokenizer
     found: list[list[int]] = [[]]
     for position in step:
         word = tokenizer.convert_ids_to_tokens(int(chunk.ids[position]))
-        if word == ";":
+        if word == divider:
             found.append([])
         elif word.removeprefix("Ġ") in LOOKING and len(found[-1]) < 5:
             found[-1].append(position)

@@ -14,11 +14,12 @@ from torch import nn
 
 from videoseg.data.world.sampler import VALID_SEEDS, WorldSpec
 from videoseg.errors import CheckpointError, UsageError
+from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.sam2 import Sam2
 from videoseg.models.tiny import build_sam2
 from videoseg.models.vision_speed import prefer_plain_attention
-from videoseg.training.config import read_yaml
 from videoseg.training.schedule import schedule
+from videoseg.training.settings import read_yaml
 from videoseg.training.words import WordBatch, WordTable, decode_loss, decode_words, draw_batch
 
 Report = Callable[[dict[str, Any]], None]
@@ -30,12 +31,14 @@ class WordsConfig:
     """One run of stage 0: `frames` frames per step, each with all its things and one that is absent.
 
     `init` is the `words.pt` of an earlier run, to go on from; its table then stays as it is, so that what
-    was distilled towards it stays valid. `first_seed` is where the frames begin. `noise` is added to the
+    was distilled towards it stays valid. `model` is a checkpoint folder whose SAM2 goes on instead of the
+    one of `init`. `first_seed` is where the frames begin. `noise` is added to the
     prompt vectors, so that the decoder tolerates an imperfect [SEG] later.
     """
 
     out: str
     init: str | None = None
+    model: str | None = None
     first_seed: int = 0
     steps: int = 1700
     frames: int = 16
@@ -83,7 +86,7 @@ class Words(nn.Module):
 
     def forward(self, batch: WordBatch, noise: float = 0.0) -> Any:
         """Candidate masks of every description."""
-        vectors = self.table(batch.words)
+        vectors = self.table.together(batch.words)
         if noise:
             vectors = vectors + noise * torch.randn_like(vectors)
         return decode_words(self.sam2, batch, vectors)
@@ -102,6 +105,8 @@ def run(config: WordsConfig, report: Report | None = None) -> Path:
     words = Words(build_sam2())
     if config.init:
         words.load(load_words(Path(config.init)))
+    if config.model:
+        words.sam2.load_state_dict(load_folder(Path(config.model)).sam2.state_dict())
     optimizer = torch.optim.AdamW(
         [p for p in words.parameters() if p.requires_grad],
         lr=config.lr,
@@ -147,12 +152,18 @@ def _step(
 
 @torch.no_grad()
 def validate(words: Words, batch: WordBatch, bf16: bool = True) -> dict[str, float]:
-    """IoU on held-out frames: visible things, those with a twin of the same colour, and absent ones."""
+    """IoU on held-out frames: visible things, those with a twin of the same colour, sets, and absent ones."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         masks = words(batch)
     iou = decode_loss(masks, batch.masks).iou
     seen = (batch.masks > 0.5).flatten(1).any(1)
-    groups = {"valid_iou": seen, "valid_twin": seen & batch.twin, "valid_absent": ~seen}
+    several = torch.tensor([len(words) > 1 for words in batch.words])
+    groups = {
+        "valid_iou": seen & ~several,
+        "valid_twin": seen & batch.twin,
+        "valid_several": seen & several,
+        "valid_absent": ~seen,
+    }
     return {name: float(iou[chosen].mean()) for name, chosen in groups.items() if bool(chosen.any())}
 
 

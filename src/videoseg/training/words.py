@@ -6,6 +6,7 @@ target that the [SEG] projector is distilled towards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ from videoseg.training.losses import bce_loss, dice_loss, mask_iou
 COLOUR_INDEX = {name: index for index, name in enumerate(COLOURS)}
 SIZE_INDEX = {name: index for index, name in enumerate((*SIZES, "any"))}
 ANY = SIZE_INDEX["any"]
+Words = tuple[tuple[int, int], ...]
+"""(colour, size) of everything that one prompt means."""
 
 
 class WordTable(nn.Module):
@@ -37,24 +40,29 @@ class WordTable(nn.Module):
         vectors: Tensor = self.colour(words[:, 0]) + self.size(words[:, 1])
         return vectors
 
+    def together(self, words: Sequence[Words]) -> Tensor:
+        """One vector `[N, width]` per set of descriptions: the mean of theirs."""
+        device = self.colour.weight.device
+        return torch.stack([self(torch.tensor(each, device=device)).mean(0) for each in words])
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class WordBatch:
-    """F frames and P descriptions of things in them.
+    """F frames and P descriptions of one or several things in them.
 
-    images `[F, 3, S, S]`, frame `[P]`, words `[P, 2]`, masks `[P, m, m]` in [0, 1]; `twin` marks
-    things that share their colour with another thing of the frame.
+    images `[F, 3, S, S]`, frame `[P]`, masks `[P, m, m]` in [0, 1]; `twin` `[P]` marks things that share
+    their colour with another thing of the frame.
     """
 
     images: Tensor
     frame: Tensor
-    words: Tensor
+    words: tuple[Words, ...]
     masks: Tensor
     twin: Tensor
 
 
 def draw_batch(seeds: range, spec: WorldSpec, sam2: Sam2, mask_size: int = 64) -> WordBatch:
-    """One random frame per seed, a description for every thing, and one for something that is not there."""
+    """One random frame per seed, descriptions of every thing, of two or more, and of one that is not there."""
     images, owner, words, masks, twins = [], [], [], [], []
     for number, seed in enumerate(seeds):
         rng = np.random.default_rng([seed, 2])
@@ -67,21 +75,26 @@ def draw_batch(seeds: range, spec: WorldSpec, sam2: Sam2, mask_size: int = 64) -
             masks.append(shrink(mask, mask_size))
             twins.append(twin)
     return WordBatch(
-        torch.stack(images), torch.tensor(owner), torch.tensor(words), torch.stack(masks), torch.tensor(twins)
+        torch.stack(images), torch.tensor(owner), tuple(words), torch.stack(masks), torch.tensor(twins)
     )
 
 
 def _descriptions(
     scene: Scene, shown: np.ndarray, rng: np.random.Generator
-) -> list[tuple[tuple[int, int], np.ndarray, bool]]:
+) -> list[tuple[Words, np.ndarray, bool]]:
     colours = [thing.colour for thing in scene.things]
-    entries = []
+    entries: list[tuple[Words, np.ndarray, bool]] = []
     for thing, mask in zip(scene.things, shown, strict=True):
         twin = colours.count(thing.colour) > 1
         size = ANY if not twin and rng.random() < 0.3 else SIZE_INDEX[thing.size]
-        entries.append(((COLOUR_INDEX[thing.colour], size), mask, twin))
+        entries.append((((COLOUR_INDEX[thing.colour], size),), mask, twin))
     absent = str(rng.choice([name for name in COLOURS if name not in colours]))
-    entries.append(((COLOUR_INDEX[absent], int(rng.integers(3))), np.zeros_like(shown[0]), False))
+    entries.append((((COLOUR_INDEX[absent], int(rng.integers(3))),), np.zeros_like(shown[0]), False))
+    if len(scene.things) > 1:
+        chosen = rng.permutation(len(scene.things))[: rng.integers(2, len(scene.things) + 1)]
+        looks = [scene.things[number] for number in chosen]
+        words = tuple((COLOUR_INDEX[thing.colour], SIZE_INDEX[thing.size]) for thing in looks)
+        entries.append((words, shown[chosen].any(0), False))
     return entries
 
 
@@ -93,10 +106,15 @@ def shrink(mask: np.ndarray, size: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DecodeLoss:
-    """Loss of decoded masks, and the IoU `[P]` of the mask that inference would choose."""
+    """Loss `[P]` of decoded masks, and the IoU `[P]` of the mask that inference would choose."""
 
-    total: Tensor
+    each: Tensor
     iou: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The mean loss."""
+        return self.each.mean()
 
 
 def decode_loss(masks: AllMasks, target: Tensor, *, bce: float = 4.0, dice: float = 1.0) -> DecodeLoss:
@@ -105,13 +123,14 @@ def decode_loss(masks: AllMasks, target: Tensor, *, bce: float = 4.0, dice: floa
     logits = F.interpolate(masks.logits.float(), size, mode="bilinear", align_corners=False)
     flat = logits.flatten(0, 1)
     goal = target[:, None].expand(-1, logits.shape[1], -1, -1).flatten(0, 1)
-    drawn = (bce * bce_loss(flat, goal) + dice * dice_loss(flat, goal)).mean()
+    drawn = (bce * bce_loss(flat, goal) + dice * dice_loss(flat, goal)).unflatten(0, logits.shape[:2])
     reached = mask_iou(flat, goal).unflatten(0, logits.shape[:2])
-    quality = F.mse_loss(masks.iou.float(), reached)
+    quality = (masks.iou.float() - reached).square()
     present = (target > 0.5).flatten(1).any(1).float()
-    score = F.binary_cross_entropy_with_logits(masks.score.float(), present)
+    score = F.binary_cross_entropy_with_logits(masks.score.float(), present, reduction="none")
     rows = torch.arange(len(target))
-    return DecodeLoss(drawn + 0.3 * quality + 0.1 * score, reached[rows, masks.iou.argmax(1)])
+    each = drawn.mean(1) + 0.3 * quality.mean(1) + 0.1 * score
+    return DecodeLoss(each, reached[rows, masks.iou.argmax(1)])
 
 
 def decode_words(sam2: Sam2, batch: WordBatch, vectors: Tensor) -> AllMasks:

@@ -18,11 +18,15 @@ from videoseg.data.world.scene import Scene, Thing
 
 COLOUR_WORDS = ("red", "orange", "yellow", "green", "cyan", "blue", "pink", "white")
 SHAPE_WORDS = ("disc", "square", "triangle", "diamond")
-FILLING = {"the", "that", "what", "object", "one", "thing"}
+FILLING = {"the", "that", "what", "all", "everything"} | {
+    noun + ending for noun in ("object", "one", "thing") for ending in ("", "s")
+}
 LARGE = 0.15
-"""Radius, as a share of the frame's height, that separates small from large."""
+"""Radius, as a share of the frame's shorter side, that separates small from large."""
 AT_REST, MOVED = 0.01, 0.08
 """Ways, as shares of the frame's height: less is standing still, more is a movement."""
+NEXT = 0.05
+"""The same share by which a thing must be beside another to be said to be."""
 GLIMPSE = (40, 56)
 
 
@@ -30,12 +34,13 @@ GLIMPSE = (40, 56)
 class Observed:
     """What can be seen of a thing: `seen[t]` whether a pixel shows, `path` `[frames seen, 2]` of its centre.
 
-    The path is (x, y) in shares of the frame's height.
+    The path is (x, y) in shares of the frame's height; `large` compares the thing with the frame.
     """
 
     thing: Thing
     seen: NDArray[np.bool_]
     path: NDArray[np.float64]
+    large: bool
 
     @property
     def way(self) -> NDArray[np.float64]:
@@ -50,15 +55,27 @@ class Observed:
 
 
 Test = Callable[[Observed], bool]
+Relation = Callable[[int, "list[Observed]"], set[int]]
 
 
 def satisfying(scene: Scene, query: str) -> tuple[int, ...]:
     """Numbers of all things of the scene that the words of `query` fit.
 
-    Raises ValueError where the query holds words that are not understood.
+    Raises ValueError where the query holds words that are not understood, or speaks of another thing that
+    is not exactly one.
     """
+    return _fitting(query.lower(), observe(scene))
+
+
+def _fitting(query: str, items: list[Observed]) -> tuple[int, ...]:
+    for pattern, relation in RELATIONS:
+        if found := re.search(pattern, query):
+            other = _fitting(found["other"], items)
+            if len(other) != 1:
+                raise ValueError(f"query {query!r}: {found['other']!r} is {len(other)} things, not one")
+            return tuple(sorted(relation(other[0], items)))
     tests = read_query(query)
-    return tuple(number for number, thing in enumerate(observe(scene)) if all(test(thing) for test in tests))
+    return tuple(number for number, item in enumerate(items) if all(test(item) for test in tests))
 
 
 def read_query(query: str) -> list[Test]:
@@ -80,8 +97,9 @@ def observe(scene: Scene) -> list[Observed]:
     stage = Stage(scene, *GLIMPSE)
     shows = np.stack([stage.masks(frame).any(axis=(1, 2)) for frame in range(scene.num_frames)], axis=1)
     aspect = scene.width / scene.height
+    large = LARGE * min(1.0, aspect)
     return [
-        Observed(thing, seen, _path(scene, thing, np.flatnonzero(seen), aspect))
+        Observed(thing, seen, _path(scene, thing, np.flatnonzero(seen), aspect), thing.radius >= large)
         for thing, seen in zip(scene.things, shows, strict=True)
     ]
 
@@ -143,6 +161,58 @@ def _early(item: Observed) -> bool:
     return bool(item.seen[0] and not item.seen[-1])
 
 
+def _gone(earliest: float, latest: float) -> Test:
+    """Out of view for a while in the clip, the middle of which lies between these shares of it."""
+
+    def test(item: Observed) -> bool:
+        shows = np.flatnonzero(item.seen)
+        if not len(shows) or shows[0] or shows[-1] != len(item.seen) - 1:
+            return False
+        away = np.flatnonzero(~item.seen)
+        return bool(len(away)) and earliest < away.mean() / (len(item.seen) - 1) < latest
+
+    return test
+
+
+def _same_way(other: int, items: list[Observed]) -> set[int]:
+    """Those that move along the same axis in the same sense."""
+    for test in (_towards(axis, sign) for axis in (0, 1) for sign in (1, -1)):
+        if test(items[other]):
+            return {number for number, item in enumerate(items) if number != other and test(item)}
+    return set()
+
+
+def _beside(axis: int, sign: int) -> Relation:
+    """Those that are on one side whenever both can be seen; whoever changes sides is on none for certain."""
+
+    def relation(other: int, items: list[Observed]) -> set[int]:
+        found = set()
+        for number, item in enumerate(items):
+            both = item.seen & items[other].seen
+            places = [one.path[both[one.seen]][:, axis] * sign for one in (item, items[other])]
+            if number != other and both.any() and np.all(places[0] > places[1] + NEXT):
+                found.add(number)
+        return found
+
+    return relation
+
+
+def _met_first(other: int, items: list[Observed]) -> set[int]:
+    """The first that is touched when the last step of the other is repeated for ever."""
+    mover = items[other]
+    step = mover.path[-1] - mover.path[-2]
+    if np.linalg.norm(step) == 0:
+        return set()
+    place = mover.path[-1]
+    for _ in range(int(3 / np.linalg.norm(step))):
+        place = place + step
+        for number, item in enumerate(items):
+            reach = mover.thing.radius + item.thing.radius
+            if number != other and len(item.path) and np.linalg.norm(item.path[-1] - place) < reach:
+                return {number}
+    return set()
+
+
 def _finely_striped(item: Observed) -> bool:
     return item.thing.texture == "fine"
 
@@ -155,12 +225,26 @@ def _shape(word: str) -> Test:
     return lambda item: item.thing.shape == word
 
 
+RELATIONS: tuple[tuple[str, Relation], ...] = (
+    (r"\b(moves like|moves the same way as|going in the same direction as) (?P<other>.+)", _same_way),
+    (r"\b(to the )?left of (?P<other>.+)", _beside(0, -1)),
+    (r"\b(to the )?right of (?P<other>.+)", _beside(0, 1)),
+    (r"\babove (?P<other>.+)", _beside(1, -1)),
+    (r"\bbelow (?P<other>.+)", _beside(1, 1)),
+    (r"\bin the way of (?P<other>.+)", _met_first),
+    (r"\bwhat (?P<other>.+) (would hit first|is going to run into)", _met_first),
+)
+AWAY = r"(is gone for a moment|vanishes briefly|blinks)"
 PHRASES: tuple[tuple[str, Test], ...] = (
-    (r"\b(does not move|stays still|stays in place)\b", _still),
-    (r"\b(moves|moving|goes|going) to the right\b", _towards(0, 1)),
-    (r"\b(moves|moving|goes|going) to the left\b", _towards(0, -1)),
-    (r"\b(moves|moving|goes|going) up\b", _towards(1, -1)),
-    (r"\b(moves|moving|goes|going) down\b", _towards(1, 1)),
+    (r"\b(do(es)? not move|stays? still|stays? in place)\b", _still),
+    (r"\b(moves?|moving|goes|going) to the right\b", _towards(0, 1)),
+    (r"\b(moves?|moving|goes|going) to the left\b", _towards(0, -1)),
+    (r"\b(moves?|moving|goes|going) up\b", _towards(1, -1)),
+    (r"\b(moves?|moving|goes|going) down\b", _towards(1, 1)),
+    (rf"\b{AWAY} soon after the start\b", _gone(0, 0.2)),
+    (rf"\b{AWAY} a little before the middle\b", _gone(0.2, 0.45)),
+    (rf"\b{AWAY} a little after the middle\b", _gone(0.55, 0.8)),
+    (rf"\b{AWAY} just before the end\b", _gone(0.8, 1)),
     (r"\b(turns back|goes and comes back)\b", _returns),
     (r"\b(moves in a circle|goes around in a circle)\b", _round),
     (r"\b(moves and then stops|stops moving halfway)\b", _stops),
@@ -171,6 +255,6 @@ PHRASES: tuple[tuple[str, Test], ...] = (
 WORDS: dict[str, Test] = {
     **{word: _colour(word) for word in COLOUR_WORDS},
     **{word: _shape(word) for word in SHAPE_WORDS},
-    "small": lambda item: item.thing.radius < LARGE,
-    "large": lambda item: item.thing.radius >= LARGE,
+    "small": lambda item: not item.large,
+    "large": lambda item: item.large,
 }

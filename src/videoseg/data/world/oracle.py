@@ -22,7 +22,7 @@ from videoseg.dialogue.episode import Episode, ImagePart
 from videoseg.dialogue.grammar import format_reply
 from videoseg.dialogue.pixels import resize
 from videoseg.dialogue.preset import Preset
-from videoseg.types import Role, Select
+from videoseg.types import O3_ROLES, Role, Select
 
 VISIBLE = 2.0
 """Root mean square difference in grey levels (of 255) below which two looks count as the same.
@@ -63,7 +63,7 @@ class Oracle:
     def __init__(self, scene: Scene, preset: Preset, geometry: ImageGeometry) -> None:
         self._scene, self._stage = scene, Stage(scene)
         size = (scene.height, scene.width)
-        self._plans: dict[Role, Plan] = {role: resize_plan(size, role, preset, geometry) for role in Role}
+        self._plans: dict[Role, Plan] = {role: resize_plan(size, role, preset, geometry) for role in O3_ROLES}
 
     def suspects(self, images: Iterable[ImagePart], *, sensitivity: float = VISIBLE) -> tuple[int, ...]:
         """Things that may bear the mark: in no image do they look different from how they would with it."""

@@ -19,7 +19,18 @@ TRACED = ("vts-cot", "rl")
 SPLITS: dict[str, range] = {"train": TRAIN_SEEDS, "valid": VALID_SEEDS, "test": TEST_SEEDS}
 SHOWN = Preset(budget=Budget(low_frames=6, high_frames=3, later_frames=3))
 """How the true traces are played: the frame counts of the bundled tiny model."""
-GENERATOR = ("draw", "queries", "sampler", "scene", "trace", "records", "files")
+GENERATOR = (
+    "draw",
+    "queries",
+    "phrases",
+    "relations",
+    "sampler",
+    "scene",
+    "trace",
+    "wording",
+    "records",
+    "files",
+)
 
 
 def split_of(seeds: range) -> str:

@@ -79,7 +79,8 @@ def anno_ids(item: Record, base: int) -> list[int]:
 
 def mevis_video(item: Record, base: int) -> dict[str, Any]:
     """A video of MeViS's `meta_expressions.json`; no such object is an expression without ids."""
-    expression = {"exp": item["query"], "obj_id": item["targets"], "anno_id": anno_ids(item, base)}
+    ids = {"obj_id": item["targets"], "anno_id": anno_ids(item, base)}
+    expression = {"exp": item["query"], **ids, "family": item["family"]}
     return {"frames": frame_names(item), "expressions": {"0": expression}}
 
 

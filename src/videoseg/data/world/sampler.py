@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from videoseg.data.world.draw import Stage
 from videoseg.data.world.queries import Question, ask
-from videoseg.data.world.scene import COLOURS, FINE, SHAPES, SIZES, TEXTURES, Scene, Thing, place
+from videoseg.data.world.relations import in_the_way
+from videoseg.data.world.scene import (
+    COLOURS,
+    DIRECTIONS,
+    FINE,
+    GLANCE,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    Thing,
+    place,
+)
+from videoseg.video.sampling import sample_video
 
 TRAIN_SEEDS = range(1_000_000_000)
 VALID_SEEDS = range(1_000_000_000, 1_100_000_000)
@@ -29,15 +43,19 @@ class WorldSpec:
     motions: tuple[str, ...] = ("still", "right", "left", "up", "down")
     families: dict[str, float] = field(
         default_factory=lambda: {
-            "appearance": 0.28,
-            "motion": 0.24,
-            "temporal": 0.16,
-            "detail": 0.2,
-            "none": 0.12,
+            "appearance": 0.14,
+            "motion": 0.14,
+            "temporal": 0.2,
+            "relation": 0.14,
+            "detail": 0.14,
+            "several": 0.14,
+            "none": 0.1,
         }
     )
     twin_share: float = 0.4
     odd_presence_share: float = 0.12
+    gap_share: float = 0.5
+    """Temporal questions about a short gap rather than a late entry or an early exit."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.things[0] <= self.things[1] <= len(COLOURS):
@@ -81,8 +99,9 @@ def draw_samples(seeds: range, spec: WorldSpec, family: str | None = None) -> It
 
 
 def _draw_scene(seed: int, count: int, spec: WorldSpec, family: str, rng: np.random.Generator) -> Scene:
+    gaps = family == "temporal" and rng.random() < spec.gap_share
     looks = _draw_looks(count, spec, rng)
-    presences = _draw_presences(count, spec, family, rng)
+    presences = ["always"] * count if gaps else _draw_presences(count, spec, family, rng)
     things = tuple(
         _draw_thing(colour, size, presence, spec, rng)
         for (colour, size), presence in zip(looks, presences, strict=True)
@@ -91,8 +110,38 @@ def _draw_scene(seed: int, count: int, spec: WorldSpec, family: str, rng: np.ran
         chosen = int(rng.integers(count))
         # The others are plain: what shows on them at once would give the marked one away.
         things = tuple(replace(t, texture=FINE if i == chosen else "plain") for i, t in enumerate(things))
+    elif family == "relation" and count > 1 and rng.random() < 0.25:
+        things = _in_line(things, spec, rng)
     length = int(rng.choice(spec.lengths))
+    if gaps:
+        things = _with_gaps(things, length, rng)
     return Scene(seed, spec.width, spec.height, length, spec.fps, things)
+
+
+def _with_gaps(things: tuple[Thing, ...], length: int, rng: np.random.Generator) -> tuple[Thing, ...]:
+    """One thing, often two, out of view for a moment that no image of the first turn shows."""
+    low, high = (sample_video(length, count) for count in GLANCE)
+    between = [(a, b) for a, b in pairwise(low) if b - a > 1]
+    free = [(a, b) for a, b in between if not any(a < frame < b for frame in high)]
+    number = min(len(things), len(free), 1 + int(rng.random() < 0.6))
+    slots = [free[int(slot)] for slot in rng.permutation(len(free))[:number]]
+    chosen = rng.permutation(len(things))[:number].tolist()
+    gaps = {
+        n: ((a + 0.5) / (length - 1), (b - 0.5) / (length - 1))
+        for n, (a, b) in zip(chosen, slots, strict=True)
+    }
+    return tuple(replace(thing, gap=gaps.get(i)) for i, thing in enumerate(things))
+
+
+def _in_line(things: tuple[Thing, ...], spec: WorldSpec, rng: np.random.Generator) -> tuple[Thing, ...]:
+    """The first thing moves towards the second, which stands still, and has come halfway at the end."""
+    aspect = spec.width / spec.height
+    motion = str(rng.choice(list(DIRECTIONS)))
+    start, end = place(motion, things[0].radius, aspect, rng)
+    halfway = (start[0] + 0.45 * (end[0] - start[0]), start[1] + 0.45 * (end[1] - start[1]))
+    mover = replace(things[0], motion=motion, start=start, end=halfway)
+    spot = in_the_way(mover, things[1].radius, aspect, rng)
+    return (mover, replace(things[1], motion="still", start=spot, end=spot), *things[2:])
 
 
 def _draw_looks(count: int, spec: WorldSpec, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -119,8 +168,11 @@ def _draw_presences(count: int, spec: WorldSpec, family: str, rng: np.random.Gen
 
 
 def _draw_thing(colour: str, size: str, presence: str, spec: WorldSpec, rng: np.random.Generator) -> Thing:
-    radius = float(rng.uniform(*SIZES[size]))
+    # In upright frames the width is what a thing must fit into.
+    radius = float(rng.uniform(*SIZES[size])) * min(1.0, spec.width / spec.height)
     motion = str(rng.choice(spec.motions))
+    if motion in ("bounce", "circle", "stop"):
+        presence = "always"  # of a part of such a path nobody can say what it is
     start, end = place(motion, radius, spec.width / spec.height, rng)
     enter = float(rng.uniform(0.4, 0.65)) if presence == "late" else 0.0
     leave = float(rng.uniform(0.35, 0.6)) if presence == "early" else 1.0

@@ -29,14 +29,18 @@ FINE = "fine"
 DIRECTIONS: dict[str, tuple[int, int]] = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 MOTIONS = ("still", *DIRECTIONS, "bounce", "circle", "stop")
 PRESENCES = ("always", "late", "early")
+GLANCE = (6, 3)
+"""Low- and high-resolution frames of the first turn between which a short gap must lie."""
+GAPS = ("start", "before", "after", "end")
+"""Parts of a clip in which a thing may be out of view for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
     """One object.
 
-    `brightness` is its mean share of the full colour, `start` and `end` are (x, y) of its centre, `enter`
-    and `leave` times in [0, 1].
+    `brightness` is its mean share of the full colour, `start` and `end` are (x, y) of its centre, `enter`,
+    `leave` and the two of `gap`, between which it is out of view, times in [0, 1].
     """
 
     shape: str
@@ -51,10 +55,25 @@ class Thing:
     presence: str = "always"
     enter: float = 0.0
     leave: float = 1.0
+    gap: tuple[float, float] | None = None
+
+    @property
+    def heading(self) -> str | None:
+        """The direction in which it gets on, also if it stops on the way; None if it ends where it began."""
+        if self.motion != "stop":
+            return self.motion if self.motion in DIRECTIONS else None
+        way = (self.end[0] - self.start[0], self.end[1] - self.start[1])
+        return max(DIRECTIONS, key=lambda name: DIRECTIONS[name][0] * way[0] + DIRECTIONS[name][1] * way[1])
+
+    @property
+    def gap_name(self) -> str | None:
+        """Which of `GAPS` its gap is, by the middle of it."""
+        return None if self.gap is None else GAPS[min(3, int(2 * sum(self.gap)))]
 
     def visible(self, time: float) -> bool:
         """Whether the object is in the scene at `time` in [0, 1]."""
-        return self.enter <= time <= self.leave
+        away = self.gap is not None and self.gap[0] < time < self.gap[1]
+        return self.enter <= time <= self.leave and not away
 
     def position(self, time: float) -> tuple[float, float]:
         """Centre (x, y) at `time` in [0, 1]."""
@@ -120,6 +139,8 @@ def place(
     the middle of the frame.
     """
     low_x, low_y = radius / aspect * 1.05, radius * 1.05
+    if max(low_x, low_y) >= 0.5:
+        raise ValueError(f"a thing of radius {radius:.2f} does not fit into a frame of aspect {aspect:.2f}")
     x, y = rng.uniform(low_x, 1 - low_x), rng.uniform(low_y, 1 - low_y)
     if motion == "still":
         return (x, y), (x, y)

@@ -1,7 +1,4 @@
-"""True traces of the generated world: interval, keyframe, three-step thinking text of every turn (spec §13).
-
-The text says what the eye must find, in words: what is there, where, how it moves and when.
-"""
+"""True traces of the generated world: interval, keyframe and thinking text of every turn (spec §13)."""
 
 from __future__ import annotations
 
@@ -11,64 +8,81 @@ from dataclasses import dataclass
 import numpy as np
 
 from videoseg.data.world.draw import Stage
-from videoseg.data.world.queries import Condition
 from videoseg.data.world.sampler import Sample
-from videoseg.data.world.scene import COLOURS, SIZES, Scene, Thing, position_words
+from videoseg.data.world.scene import Scene
+from videoseg.data.world.wording import (
+    FINE_WORDS,
+    conclusion,
+    glimpse,
+    listed,
+    names,
+    places_in,
+    timing,
+    whereabouts,
+)
 from videoseg.types import Answer, Interval, Select
-
-MOTION_WORDS = {
-    "still": "stays",
-    "right": "moves right",
-    "left": "moves left",
-    "up": "moves up",
-    "down": "moves down",
-    "bounce": "turns back",
-    "circle": "moves around",
-    "stop": "moves and stops",
-}
-PRESENCE_WORDS = {"always": "in view", "late": "appears late", "early": "leaves early"}
+from videoseg.video.sampling import sample_interval
 
 
 @dataclass(frozen=True, slots=True)
 class WorldTrace:
-    """The replies of a dialogue, select turns first, and the thing they mean (None: no such object)."""
+    """The replies of a dialogue, select turns first, and the things they mean (none: no such object)."""
 
     replies: tuple[Select | Answer, ...]
-    target: int | None
+    targets: tuple[int, ...]
 
 
-def true_trace(sample: Sample, shown: Sequence[int], *, single_turn: bool = False) -> WorldTrace:
+def true_trace(
+    sample: Sample, shown: Sequence[int], *, single_turn: bool = False, later_frames: int = 3
+) -> WorldTrace:
     """The trace of a sample whose first turn shows the frames `shown` at low resolution.
 
     Where nothing fits the query the answer comes at once and without [SEG]. Otherwise the first turn asks
-    for the target's interval and keyframe and the second confirms, unless `single_turn`.
+    for the targets' interval and keyframe and the second, which shows `later_frames`, confirms, unless
+    `single_turn`.
     """
-    if not sample.question.targets:
-        return WorldTrace((_nothing(sample, shown),), None)
-    target = sample.question.targets[0]
-    if sample.question.family == "detail":
-        return WorldTrace(_closer_look(sample, target, shown), target)
-    interval, keyframe = best_view(sample.scene, target, shown)
+    scene, targets = sample.scene, sample.question.targets
+    if not targets:
+        return WorldTrace((_nothing(sample, shown),), ())
+    interval, keyframe = _view(sample, shown)
+    first = _first_thoughts(sample, shown)
     if single_turn:
-        think = _first_thoughts(sample, shown) + ". Action: Confirmed."
-        return WorldTrace((Answer(interval, keyframe, think),), target)
+        return WorldTrace((Answer(interval, keyframe, first + ". Action: Confirmed."),), targets)
     reason = f". Action: See new segment because it is clearest at frame {keyframe}."
-    first = Select(interval, keyframe, _first_thoughts(sample, shown) + reason)
-    second = Answer(interval, keyframe, _second_thoughts(sample.scene, target, interval, keyframe))
-    return WorldTrace((first, second), target)
+    frames = sample_interval(interval.start, interval.end, later_frames)
+    when = f"in view from {interval.start} to {interval.end}"
+    if sample.question.condition.gap is not None:
+        when = glimpse(scene, frames)
+    mark = f"{FINE_WORDS} on " if sample.question.condition.texture is not None else ""
+    second = (
+        f"Step 1: {when}. Step 2: {mark}{places_in(scene, targets, keyframe)} in frame {keyframe}. "
+        f"Step 3: {names(scene, targets)} fits the query. Action: Confirmed."
+    )
+    replies = (Select(interval, keyframe, first + reason), Answer(interval, keyframe, second))
+    return WorldTrace(replies, targets)
 
 
-def best_view(scene: Scene, target: int, shown: Sequence[int]) -> tuple[Interval, int]:
-    """Interval and keyframe of a target, both from the shown frames: what a viewer of these can know.
+def _view(sample: Sample, shown: Sequence[int]) -> tuple[Interval, int]:
+    """Interval and keyframe, both from the shown frames: what a viewer of these can know."""
+    scene, question = sample.scene, sample.question
+    if question.condition.gap is not None:
+        return around_gap(scene, question.targets[0], shown)
+    if question.condition.texture is not None:
+        return Interval(shown[0], shown[-1]), clearest(scene, shown)
+    return best_view(scene, question.targets, shown)
+
+
+def best_view(scene: Scene, targets: Sequence[int], shown: Sequence[int]) -> tuple[Interval, int]:
+    """From the first to the last shown frame with any of the targets, and the best of these frames.
 
     The keyframe is the one nearest to the middle of the interval among those in which at least nine tenths
-    of the target's largest visible area can be seen. Raises ValueError if it is visible in none.
+    of the targets' largest visible area can be seen. Raises ValueError if they are visible in none.
     """
     stage = Stage(scene, 64, 96)
-    areas = {frame: int(stage.mask(target, frame).sum()) for frame in shown}
+    areas = {frame: int(stage.masks(frame)[list(targets)].sum()) for frame in shown}
     seen = [frame for frame, area in areas.items() if area]
     if not seen:
-        raise ValueError(f"thing {target} of scene {scene.seed} is in none of the frames {list(shown)}")
+        raise ValueError(f"things {targets} of scene {scene.seed} are in none of the frames {list(shown)}")
     middle = (seen[0] + seen[-1]) / 2
     clear = [frame for frame in seen if areas[frame] >= 0.9 * max(areas.values())]
     return Interval(seen[0], seen[-1]), min(clear, key=lambda frame: abs(frame - middle))
@@ -84,81 +98,22 @@ def clearest(scene: Scene, shown: Sequence[int]) -> int:
     return min(clear, key=lambda frame: abs(frame - (shown[0] + shown[-1]) / 2))
 
 
-def _closer_look(sample: Sample, target: int, shown: Sequence[int]) -> tuple[Select, Answer]:
-    """A detail: the first turn says that it cannot be seen, the second finds it in the keyframe."""
-    keyframe, interval = clearest(sample.scene, shown), Interval(shown[0], shown[-1])
-    reason = f". Action: See new segment because it is clearest at frame {keyframe}."
-    thing = sample.scene.things[target]
-    place = position_words(*thing.position(sample.scene.time(keyframe)))
-    think = (
-        f"Step 1: in view from {interval.start} to {interval.end}. "
-        f"Step 2: fine stripes on {name_of(thing)} {place} in frame {keyframe}. "
-        f"Step 3: {name_of(thing)} fits the query. Action: Confirmed."
-    )
-    return (
-        Select(interval, keyframe, _first_thoughts(sample, shown) + reason),
-        Answer(interval, keyframe, think),
-    )
-
-
-def name_of(thing: Thing) -> str:
-    """How the thinking text calls a thing."""
-    return f"{thing.colour} {thing.size}"
-
-
-def listed(scene: Scene) -> list[Thing]:
-    """Things in a fixed order: by colour, large before small."""
-    colours, sizes = list(COLOURS), list(SIZES)
-    return sorted(scene.things, key=lambda thing: (colours.index(thing.colour), -sizes.index(thing.size)))
+def around_gap(scene: Scene, target: int, shown: Sequence[int]) -> tuple[Interval, int]:
+    """The shown frames before and after a thing is out of view for a moment; the first is the keyframe."""
+    gap = scene.things[target].gap
+    if gap is None:
+        raise ValueError(f"thing {target} of scene {scene.seed} is never out of view for a moment")
+    before = max(frame for frame in shown if scene.time(frame) <= gap[0])
+    after = min(frame for frame in shown if scene.time(frame) >= gap[1])
+    return Interval(before, after), before
 
 
 def _first_thoughts(sample: Sample, shown: Sequence[int]) -> str:
     """Steps 1 to 3 of the first turn."""
     scene = sample.scene
-    timing = "; ".join(f"{name_of(thing)} {PRESENCE_WORDS[thing.presence]}" for thing in listed(scene))
-    places = "; ".join(_whereabouts(scene, thing, shown) for thing in listed(scene))
-    return f"Step 1: {timing}. Step 2: {places}. Step 3: {_conclusion(sample)}"
-
-
-def _conclusion(sample: Sample) -> str:
-    """The query in the words of steps 1 and 2, and what matches it."""
-    question = sample.question
-    match = "nothing here"
-    if question.family == "detail":
-        match = "too small to see here"
-    elif question.targets:
-        match = name_of(sample.scene.things[question.targets[0]])
-    return f"the query means {meaning(question.condition)}; that is {match}"
-
-
-def meaning(condition: Condition) -> str:
-    """A query's condition in the words of the thinking text; the shape is left out, colours and sizes do."""
-    if condition.motion is not None:
-        return MOTION_WORDS[condition.motion]
-    if condition.presence is not None:
-        return PRESENCE_WORDS[condition.presence]
-    if condition.texture is not None:
-        return "fine stripes"
-    return " ".join(word for word in (condition.colour, condition.size) if word)
-
-
-def _whereabouts(scene: Scene, thing: Thing, shown: Sequence[int]) -> str:
-    """`red large left top to right top moves right` or `red large left top stays`."""
-    times = [scene.time(frame) for frame in shown if thing.visible(scene.time(frame))]
-    first, last = (position_words(*thing.position(time)) for time in (times[0], times[-1]))
-    if thing.motion == "still":
-        return f"{name_of(thing)} {first} stays"
-    return f"{name_of(thing)} {first} to {last} {MOTION_WORDS[thing.motion]}"
-
-
-def _second_thoughts(scene: Scene, target: int, interval: Interval, keyframe: int) -> str:
-    thing = scene.things[target]
-    place = position_words(*thing.position(scene.time(keyframe)))
-    return (
-        f"Step 1: in view from {interval.start} to {interval.end}. "
-        f"Step 2: {name_of(thing)} {place} in frame {keyframe}. "
-        f"Step 3: {name_of(thing)} fits the query. Action: Confirmed."
-    )
+    times = "; ".join(timing(thing) for thing in listed(scene))
+    places = "; ".join(whereabouts(scene, thing, shown) for thing in listed(scene))
+    return f"Step 1: {times}. Step 2: {places}. Step 3: {conclusion(scene, sample.question)}"
 
 
 def _nothing(sample: Sample, shown: Sequence[int]) -> Answer:

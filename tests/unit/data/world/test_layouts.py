@@ -13,7 +13,16 @@ from PIL import Image
 
 from videoseg.cli.main import main
 from videoseg.data.readers import open_dataset
-from videoseg.data.world import TEST_SEEDS, VALID_SEEDS, Sample, Stage, WorldSpec, draw_sample, true_trace
+from videoseg.data.world import (
+    FAMILIES,
+    TEST_SEEDS,
+    VALID_SEEDS,
+    Sample,
+    Stage,
+    WorldSpec,
+    draw_sample,
+    true_trace,
+)
 from videoseg.data.world.files import write_labels
 from videoseg.data.world.layouts import Written, write_layouts, write_videos
 from videoseg.data.world.parallel import map_seeds
@@ -23,7 +32,7 @@ from videoseg.errors import OutputError, UsageError
 from videoseg.video.sampling import sample_video
 
 SPEC = WorldSpec(width=96, height=64, lengths=(6, 9))
-SEEDS = range(40, 52)
+SEEDS = range(48, 60)
 PLAN = Plan(SEEDS, SPEC)
 
 
@@ -67,9 +76,10 @@ def test_readers_give_back_queries_and_masks(written: Written, name: str) -> Non
 
 
 def test_the_set_holds_every_kind_of_query(written: Written) -> None:
-    assert {"none", "appearance"} < set(written.families)
+    assert set(written.families) == set(FAMILIES)
     assert sum(written.families.values()) == len(SEEDS)
-    assert written.counts["ref-ytvos"] == len(SEEDS) - written.families["none"]
+    single = len(SEEDS) - written.families["none"] - written.families["several"]
+    assert written.counts["ref-ytvos"] == single
 
 
 def test_frames_are_those_of_the_scene(written: Written) -> None:
@@ -138,8 +148,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(written: Written, tmp_path:
 
 def test_a_half_written_clip_is_written_again(written: Written, tmp_path: Path) -> None:
     interrupted(tmp_path, PLAN)
-    next((tmp_path / ".world-train").glob("41.json")).unlink()
-    broken = tmp_path / "video_datas/mevis/train/JPEGImages/world0000000041/00002.jpg"
+    next((tmp_path / ".world-train").glob(f"{SEEDS[1]}.json")).unlink()
+    broken = tmp_path / f"video_datas/mevis/train/JPEGImages/world{SEEDS[1]:010d}/00002.jpg"
     broken.write_bytes(b"")
     write_layouts(tmp_path, PLAN)
     assert contents(tmp_path) == contents(written.root)
