@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTS ?= tests
 
-.PHONY: demo test lint types parity bench tiny clean
+.PHONY: demo test lint parity pipeline bench clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
@@ -26,6 +26,10 @@ lint: $(READY)
 
 parity: $(READY)
 	$(BIN)/python -m pytest -m parity -rs tests/parity
+
+# World, masks from words, SFT, cold start and scores from nothing, in about a quarter of an hour.
+pipeline: $(READY)
+	$(BIN)/videoseg train pipeline configs/tiny-quick.yaml
 
 # make bench            all benchmarks
 # make bench B=cache    one of them

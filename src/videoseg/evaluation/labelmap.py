@@ -7,6 +7,7 @@ unsupervised results. Only `family="labelmap"` of the protocol table does this.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from videoseg.data.tracks import read_labels
 from videoseg.errors import DatasetError, InputError
 from videoseg.evaluation.counts import frame_counts
+from videoseg.evaluation.facts import item_facts
 from videoseg.evaluation.metrics import FloatArray, contours, regions
 from videoseg.evaluation.parallel import in_order
 from videoseg.evaluation.protocols import Protocol
@@ -89,17 +91,28 @@ def score_run(folder: Path, predictions: Predictions, lenient: bool, run: Sequen
             objects[number], problems[number] = None, str(error)
     group = f"anno_{int(run[0].key[1]) % SOURCES}"
     values = matched(truth, compete(objects, frames, truth[0].shape), lost(objects, frames))
+    named = dict(zip(objects, run, strict=True))
     return [
-        Score(
-            (video, group, str(place + 1)),
-            group,
-            {"J": j, "F": f},
+        replace(
+            described(named.get(row), objects.get(row)),
+            key=(video, group, str(place + 1)),
+            group=group,
+            values={"J": j, "F": f},
             missing=row in objects and objects[row] is None and row not in problems,
             missing_frames=missing_frames(objects.get(row), frames),
             problem=problems.get(row, ""),
+            frames=len(frames),
         )
         for place, (row, j, f) in enumerate(values)
     ]
+
+
+def described(item: Item | None, prediction: Prediction | None) -> Score:
+    """A score that says what is known of the expression; nothing for an object without a text."""
+    if item is None or prediction is None:
+        return Score((), "", {}, text=item.text if item else "")
+    facts = item_facts(item, item.truth(), prediction.trace) if prediction.trace else None
+    return Score((), "", {}, text=item.text, turns=prediction.rounds, facts=facts)
 
 
 def missing_frames(prediction: Prediction | None, frames: Sequence[str]) -> tuple[str, ...]:

@@ -1,75 +1,47 @@
-"""The scorer over processes: long videos are cut, so that one of them does not hold up the others."""
+"""The scorer over processes: workers read the masks themselves, and long items begin first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Protocol, Self, TypeVar
-
-import numpy as np
-
-from videoseg.evaluation.counts import IntArray, Mask, frame_counts
+from typing import Any, TypeVar
 
 X = TypeVar("X")
 Y = TypeVar("Y")
-CHUNK = 256
-"""Frames per task: some milliseconds of work at 480p, so that passing masks on costs little beside it."""
+_work: Callable[[Any], Any]
 
 
-class Job(Protocol):
-    """Frames to count; picklable, so that a worker can read the masks itself."""
+def in_order(
+    work: Callable[[X], Y],
+    things: Sequence[X],
+    processes: int = 1,
+    weight: Callable[[X], float] = lambda thing: 1.0,
+) -> Iterator[Y]:
+    """`work` of everything, in order, over processes; both are picklable. The first error is raised.
 
-    def __len__(self) -> int: ...
-
-    def part(self, start: int, stop: int) -> Self:
-        """The same for frames `start` to `stop` (excluded)."""
-        ...
-
-    def counts(self) -> IntArray:
-        """int64 [len, 8] as `frame_counts` gives them."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class MaskPairs:
-    """Masks in memory, of `size` (height, width); one true and one predicted per frame."""
-
-    truth: Sequence[Mask]
-    guess: Sequence[Mask]
-    size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.truth)
-
-    def part(self, start: int, stop: int) -> MaskPairs:
-        """Frames `start` to `stop` (excluded)."""
-        return MaskPairs(self.truth[start:stop], self.guess[start:stop], self.size)
-
-    def counts(self) -> IntArray:
-        """Raises ValueError as `frame_counts` does."""
-        return frame_counts(self.truth, self.guess, self.size)
-
-
-def count_all(jobs: Sequence[Job], processes: int = 1, chunk: int = CHUNK) -> list[IntArray]:
-    """Counts of every job, in order; the same for any number of processes. A job's error is raised."""
-    places = [(job, start) for job in range(len(jobs)) for start in range(0, max(len(jobs[job]), 1), chunk)]
-    parts = (jobs[job].part(start, start + chunk) for job, start in places)
-    found: list[list[IntArray]] = [[] for _ in jobs]
-    for (job, _), counts in zip(places, in_order(_count, parts, processes), strict=True):
-        found[job].append(counts)
-    return [np.concatenate(rows) for rows in found]
-
-
-def in_order(work: Callable[[X], Y], things: Iterable[X], processes: int = 1) -> Iterator[Y]:
-    """`work` of everything, in order, over processes; both are picklable. The first error is raised."""
-    if processes <= 1:
+    Work travels to a process once, a thing when its turn comes: the heaviest first, so that a long video
+    does not hold up the others at the end. The result is the same for any number of processes.
+    """
+    if min(processes, len(things)) <= 1:
         yield from map(work, things)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        yield from pool.map(work, things)
+    heavy_first = sorted(range(len(things)), key=lambda place: -weight(things[place]))
+    pool = ProcessPoolExecutor(
+        min(processes, len(things)), get_context("spawn"), initializer=_prepare, initargs=(work,)
+    )
+    try:
+        futures = {place: pool.submit(_do, things[place]) for place in heavy_first}
+        for place in range(len(things)):
+            yield futures.pop(place).result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _count(job: Job) -> IntArray:
-    return job.counts()
+def _prepare(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+
+
+def _do(thing: Any) -> Any:
+    return _work(thing)

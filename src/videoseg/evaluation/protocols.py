@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from videoseg.data.world.queries import FAMILIES
 from videoseg.errors import UsageError
 from videoseg.evaluation import truth
 from videoseg.evaluation.truth import Item
@@ -84,12 +85,27 @@ _GROUND = Protocol(
     split="test_v2",
     groups=("Causal", "Sequential", "Counterfactual", "Descriptive"),
 )
+_WORLD = Protocol(
+    "world",
+    "official",
+    truth.world,
+    split="test",
+    metrics=("J", "F", "tIoU", "vIoU"),
+    groups=FAMILIES,
+    overall="groups",
+    remark="generated clips; overall weighs the families equally",
+)
 TABLE = (
     _MEVIS,
     replace(_MEVIS, name="o3", remark="same arithmetic as official"),
     _YTVOS,
-    replace(_YTVOS, name="o3", expected={}, remark="no filter of the 202 videos"),
-    replace(_DAVIS, name="official", family="labelmap", expected={"valid": (30, 244)}),
+    replace(_YTVOS, name="o3", items=truth.ref_ytvos_all, expected={}, remark="no filter of the 202 videos"),
+    replace(
+        _DAVIS,
+        name="official",
+        family="labelmap",
+        remark="family labelmap: not comparable with per_expression; mean of four text sources",
+    ),
     replace(_DAVIS, remark="family per_expression: not comparable with labelmap"),
     _SAV,
     replace(_SAV, name="o3"),
@@ -108,6 +124,7 @@ TABLE = (
     replace(_REASON, name="o3", items=truth.reason_vos_o3, remark="all listed frames"),
     _GROUND,
     replace(_GROUND, name="o3"),
+    _WORLD,
 )
 PROTOCOLS = {(table.benchmark, table.name): table for table in TABLE}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from videoseg.errors import DatasetError, InputError, UsageError
 from videoseg.evaluation.counts import IntArray, frame_counts
+from videoseg.evaluation.facts import item_facts
 from videoseg.evaluation.metrics import (
     FloatArray,
     appearance,
@@ -26,18 +27,27 @@ from videoseg.evaluation.parallel import in_order
 from videoseg.evaluation.protocols import Protocol
 from videoseg.evaluation.truth import Item
 from videoseg.masks import Rle, union
+from videoseg.types import Trace
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Masks by frame name, None for an empty one; a frame that is not there is missing.
 
-    `sampled` and `keyframes` are positions in the video's frames that the model saw and decoded (O3's files).
+    `sampled` and `keyframes` are positions in the item's frames that the model saw and decoded (O3's files).
+    `turns` is 0 where nothing is known of the dialogue.
     """
 
     masks: Mapping[str, Rle | None]
     sampled: tuple[int, ...] = ()
     keyframes: tuple[int, ...] = ()
+    turns: int = 0
+    trace: Trace | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Turns of the dialogue, of the trace where there is one."""
+        return len(self.trace.turns) if self.trace else self.turns
 
 
 Predictions = Callable[[Item], Prediction | None]
@@ -49,7 +59,10 @@ Raises `InputError` or ValueError where it cannot be read.
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One item: fractions by metric name (a problem or nothing predicted: all 0), and what was missing."""
+    """One item: fractions by metric name (a problem or nothing predicted: all 0), and what was missing.
+
+    `frames` is the number of evaluated frames, `text` the query; `facts` are those of `facts.item_facts`.
+    """
 
     key: tuple[str, ...]
     group: str
@@ -57,6 +70,21 @@ class Score:
     missing: bool = False
     missing_frames: tuple[str, ...] = ()
     problem: str = ""
+    text: str = ""
+    frames: int = 0
+    turns: int = 0
+    facts: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The key as one text."""
+        return "/".join(self.key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Values, video, group, number of frames, query and (where known) turns."""
+        known = {"video": self.key[0], "group": self.group, "frames": self.frames, "text": self.text}
+        entry = {**self.values, **known}
+        return {**entry, "turns": self.turns} if self.turns else entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +100,9 @@ class Report:
     mismatch: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready: counts, the ids of what is missing or malformed, the table; no NaN."""
-        missing = ["/".join(score.key) for score in self.scores if score.missing]
-        problems = {"/".join(score.key): score.problem for score in self.scores if score.problem}
+        """JSON-ready: counts, the ids of what is missing or malformed, the table, all items; no NaN."""
+        missing = [score.name for score in self.scores if score.missing]
+        problems = {score.name: score.problem for score in self.scores if score.problem}
         return {
             "benchmark": self.benchmark,
             "protocol": self.protocol,
@@ -84,13 +112,12 @@ class Report:
             "n_missing": len(missing),
             "missing": missing,
             "malformed": problems,
-            "missing_frames": {
-                "/".join(s.key): list(s.missing_frames) for s in self.scores if s.missing_frames
-            },
+            "missing_frames": {s.name: list(s.missing_frames) for s in self.scores if s.missing_frames},
             "counts_mismatch": list(self.mismatch),
             "remark": self.remark,
             "scores": self.table,
-            "items": {"/".join(score.key): score.values for score in self.scores},
+            "items": {score.name: score.to_json() for score in self.scores},
+            "facts": {score.name: score.facts for score in self.scores if score.facts},
         }
 
 
@@ -162,7 +189,7 @@ def score(
     require_unique(kept)
     differing = counts_mismatch(table, items, split, allow_counts)
     work = partial(score_item, table, predictions, lenient)
-    scores = tuple(in_order(work, kept, processes))
+    scores = tuple(in_order(work, kept, processes, weight=lambda item: len(item.frames)))
     means = summary(table, scores)
     return Report(table.benchmark, table.name, table.family, means, scores, table.remark, differing)
 
@@ -195,6 +222,7 @@ def counts_mismatch(
 def score_item(table: Protocol, predictions: Predictions, lenient: bool, item: Item) -> Score:
     """One item; raises `DatasetError` where the truth is damaged, or the prediction is and not `lenient`."""
     nothing = dict.fromkeys(table.metrics, 0.0)
+    blank = Score(item.key, item.group, nothing, text=item.text, frames=len(item.frames))
     truth = item.truth()
     sizes = {(code.height, code.width) for codes in truth for code in codes}
     sizes |= {item.size} if item.size else set()
@@ -203,15 +231,16 @@ def score_item(table: Protocol, predictions: Predictions, lenient: bool, item: I
     try:
         prediction = predictions(item)
         if prediction is None:
-            return Score(item.key, item.group, nothing, missing=True)
+            return replace(blank, missing=True)
         measured = measure(item, truth, prediction, table.empty_frames)
     except (InputError, ValueError) as error:
         if not lenient:
             raise item.origin.error("prediction", error) from error
-        return Score(item.key, item.group, nothing, problem=str(error))
+        return replace(blank, problem=str(error))
     values = {name: METRICS[name](measured) for name in table.metrics}
     lost = tuple(dict.fromkeys(name for name in item.frames if name not in prediction.masks))
-    return Score(item.key, item.group, values, missing_frames=lost)
+    facts = item_facts(item, truth, prediction.trace)
+    return replace(blank, values=values, missing_frames=lost, facts=facts, turns=prediction.rounds)
 
 
 def measure(item: Item, truth: list[list[Rle]], prediction: Prediction, empty_frames: bool) -> Measured:
@@ -263,6 +292,15 @@ def with_jf(means: dict[str, float]) -> dict[str, float]:
     return {**means, "JF": (means["J"] + means["F"]) / 2}
 
 
-def load_items(table: Protocol, folder: Path | str, split: str | None = None) -> list[Item]:
-    """All expressions of a split; raises `DatasetError` where the folder has another layout."""
-    return list(table.items(Path(folder), split or table.split))
+def load_items(
+    table: Protocol, folder: Path | str, split: str | None = None, *, masks: bool = True
+) -> list[Item]:
+    """All expressions of a split; raises `DatasetError` where the folder has another layout.
+
+    With `masks` the true masks must be published as well.
+    """
+    items = list(table.items(Path(folder), split or table.split))
+    if masks:
+        for item in items:
+            item.published()
+    return items

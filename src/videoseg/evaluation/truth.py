@@ -1,6 +1,6 @@
 """Evaluation: what each benchmark asks, and the true masks, from its own layout of files (benchmarks §3).
 
-Nothing but annotations is read, and those only when an item's masks are asked for. Pictures are needed by
+Nothing but annotations is read, and those only when an item's masks are asked for. Pictures are listed for
 GroundMoRe alone, whose evaluated frames are chosen among them.
 """
 
@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from videoseg.data.lazy import LazyDict, Span, find_path, read_pickle, read_span
-from videoseg.data.readers.base import field, ids, text_field
+from videoseg.data.frames import ImageFrames
+from videoseg.data.lazy import LazyDict, find_path
+from videoseg.data.readers.base import field, ids, listed_frames, text_field
 from videoseg.data.readers.long_rvos import LongRvosReader
-from videoseg.data.readers.meta import MaskDict, MetaReader, VideoEntry, mask_dict_targets, videos_of
+from videoseg.data.readers.meta import MetaReader, videos_of
 from videoseg.data.readers.mevis import MevisReader
 from videoseg.data.readers.ref_ytvos import RefYtvosReader
 from videoseg.data.readers.revos import RevosReader
-from videoseg.data.sample import Origin, Target
-from videoseg.data.tracks import PngTrack, Track, listed_masks
-from videoseg.errors import DatasetError
+from videoseg.data.sample import Origin
+from videoseg.data.tracks import PngTrack, Track
+from videoseg.evaluation.readers import (
+    ForegroundTrack,
+    MaskDictReader,
+    ReasonVosFormatReader,
+    RefDavisReader,
+    UnfilteredYtvosReader,
+    WindowTrack,
+    WorldReader,
+)
 from videoseg.masks import Rle
+from videoseg.video.cache import Frame
+from videoseg.video.reader import Video
 from videoseg.video.sources import natural_key
 
 SAMPLED = 20
@@ -32,24 +43,65 @@ RATE = 6
 """GroundMoRe evaluates 20 frames of a clip of 6 frames a second."""
 
 
+class Footage(Protocol):
+    """All frames of a video in time order; a frame's name is its file's stem."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """File names."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> list[Frame]:
+        """Frames uint8 [H, W, 3]."""
+        ...
+
+    def open(self) -> Video:
+        """The whole video."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One expression: its key, the dataset's group of it, evaluated frames by name, and its instances.
 
-    `size` is (height, width) where the annotations state it; `foreground` are all objects of the video.
+    `tracks` is None where masks are not published. `size` is (height, width) where the annotations state it;
+    `foreground` are all objects of the video. `ordered`: the annotations list the frames in time order.
+    `home` is the folder of its pictures in the official layout of predictions, if it is not the key.
     """
 
     key: tuple[str, ...]
     origin: Origin
     frames: tuple[str, ...]
-    tracks: tuple[Track, ...]
+    tracks: tuple[Track, ...] | None
     group: str = ""
     size: tuple[int, int] | None = None
     foreground: tuple[Track, ...] = ()
+    text: str = ""
+    video: Footage | None = None
+    ordered: bool = True
+    home: str = ""
+
+    @property
+    def name(self) -> str:
+        """The key as one text."""
+        return "/".join(self.key)
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of all frames of the video; of the evaluated ones where there is no video."""
+        return tuple(Path(file).stem for file in self.video.files) if self.video else self.frames
 
     def truth(self) -> list[list[Rle]]:
         """The instances on every frame, without those that are absent; raises `DatasetError`."""
-        return self._columns(self.tracks, "masks")
+        return self._columns(self.published(), "masks")
+
+    def published(self) -> tuple[Track, ...]:
+        """The tracks; raises `DatasetError` where there are none to be had."""
+        if self.tracks is None:
+            raise self.origin.error(
+                "masks", "this split is published without masks; only the benchmark's server can score it"
+            )
+        return self.tracks
 
     def others(self) -> list[list[Rle]]:
         """All annotated objects of the video on every frame."""
@@ -64,137 +116,23 @@ class Item:
         ]
 
 
-class MaskDictReader(MetaReader):
-    """YTVOS-style meta file with `mask_dict.json` beside it: Ref-SAV's evaluation set (§3.4)."""
-
-    dataset = "ref-sav"
-    meta_name = "meta_expressions_valid.json"
-    images = "videos"
-    kinds: Mapping[Any, str] = {0: "long", 1: "short"}
-
-    def __init__(self, folder: Path | str, split: str = "valid") -> None:
-        super().__init__(folder, split)
-        self.masks = MaskDict.open(self.folder / "mask_dict.json")
-
-    def meta_path(self) -> Path:
-        """The file of expressions."""
-        return find_path("the expressions of all videos", self.folder / self.meta_name)
-
-    def frame_folder(self, video: str) -> Path:
-        """Folder of a video's pictures."""
-        return self.folder / self.images / video
-
-    def targets(
-        self, video: VideoEntry, name: str, entry: Mapping[str, Any], origin: Origin
-    ) -> tuple[Target, ...] | None:
-        """Its `anno_id`s."""
-        return mask_dict_targets(self.masks, video, entry, origin)
-
-    def kind(self, entry: Mapping[str, Any]) -> str:
-        """`long` or `short`."""
-        return self.kinds.get(entry.get("type_id"), "")
-
-
-class ReasonVosFormatReader(MaskDictReader):
-    """ReasonVOS as O3 stores it again: all frames, one `anno_id` per expression (§3.7)."""
-
-    dataset = "reasonvos"
-    meta_name = "meta_expressions_format.json"
-    images = "JPEGImages"
-    kinds: Mapping[Any, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class CodesTrack:
-    """Codes or None in memory, in the file's frame order; `order` maps our frames to it."""
-
-    codes: Any
-    order: tuple[int, ...]
-
-    def read(self, frames: Sequence[int]) -> list[Rle | None]:
-        """Masks of these frames."""
-        return listed_masks(self.codes, [self.order[frame] for frame in frames], len(self.order))
-
-
-class RefDavisReader(RefYtvosReader):
-    """Ref-DAVIS17 after conversion (§3.3): `mask_dict.pkl` where it is there, else the label pictures.
-
-    Numbers of the pickle count over sorted videos and, in a video, ids sorted as text ('10' before '2').
-    """
-
-    dataset = "ref-davis17"
-
-    def __init__(self, folder: Path | str, split: str = "valid") -> None:
-        super().__init__(folder, split)
-        places = (self.folder / split / "mask_dict.pkl", self.folder / "mask_dict.pkl")
-        path = find_path("the masks", *places, self.annotations)
-        self.codes: dict[tuple[str, str], Any] = {}
-        if path == self.annotations:
-            return
-        data = read_pickle(path, "the masks")
-        pairs = [
-            (video, name) for video in sorted(self.videos) for name in sorted(self._expressions_of(video))
-        ]
-        if not isinstance(data, dict) or set(map(str, data)) != set(map(str, range(len(pairs)))):
-            raise DatasetError(f"{path} does not hold masks 0 to {len(pairs) - 1}, one per expression")
-        named = {str(name): codes for name, codes in data.items()}
-        self.codes = {pair: named[str(number)] for number, pair in enumerate(pairs)}
-
-    def targets(
-        self, video: VideoEntry, name: str, entry: Mapping[str, Any], origin: Origin
-    ) -> tuple[Target, ...] | None:
-        """The object of the expression."""
-        if not self.codes:
-            return super().targets(video, name, entry, origin)
-        expression = origin.key.rpartition("/")[2]
-        return (Target(str(entry.get("obj_id")), CodesTrack(self.codes[name, expression], video.order)),)
-
-
-@dataclass(frozen=True, slots=True)
-class ForegroundTrack:
-    """`masks_rle` of one video in ReVOS's `mask_dict_foreground.json`."""
-
-    path: Path
-    span: Span
-    order: tuple[int, ...]
-
-    def read(self, frames: Sequence[int]) -> list[Rle | None]:
-        """Masks of all annotated objects together."""
-        codes = read_span(self.path, self.span).get("masks_rle")
-        flat = [code[0] if isinstance(code, list) and len(code) == 1 else code for code in codes or []]
-        return listed_masks(flat, [self.order[frame] for frame in frames], len(self.order))
-
-
-@dataclass(frozen=True, slots=True)
-class WindowTrack:
-    """A track that is empty outside of `window` (both ends included); `places[i]` is frame i's number."""
-
-    track: Track
-    places: tuple[int, ...]
-    window: tuple[int, int]
-
-    def read(self, frames: Sequence[int]) -> list[Rle | None]:
-        """Masks inside the window."""
-        first, last = self.window
-        masks = self.track.read(frames)
-        return [
-            mask if first <= self.places[frame] <= last else None
-            for frame, mask in zip(frames, masks, strict=True)
-        ]
-
-
 def from_reader(reader: MetaReader) -> Iterator[Item]:
     """Items of a reader with a YTVOS-style meta file, keyed (video, expression)."""
     for sample in reader:
-        if sample.targets is None:
-            raise sample.origin.error(
-                "masks", "this split is published without masks; only the benchmark's server can score it"
-            )
-        frames = tuple(name.removesuffix(".jpg") for name in getattr(sample.frames, "files", ()))
-        tracks = tuple(target.track for target in sample.targets)
-        raw, expression = reader.videos[sample.video], sample.origin.key.rpartition("/")[2]
-        size = (int(raw["height"]), int(raw["width"])) if {"height", "width"} <= set(raw) else None
-        yield Item((sample.video, expression), sample.origin, frames, tracks, sample.kind, size)
+        video, expression = str(sample.video), sample.origin.key.rpartition("/")[2]
+        entry = reader.video(video, sample.origin)
+        raw = entry.raw
+        yield Item(
+            (video, expression),
+            sample.origin,
+            tuple(Path(file).stem for file in entry.frames.files),
+            None if sample.targets is None else tuple(target.track for target in sample.targets),
+            sample.kind,
+            (int(raw["height"]), int(raw["width"])) if {"height", "width"} <= set(raw) else None,
+            text=sample.query,
+            video=entry.frames,
+            ordered=entry.order == tuple(range(len(entry.order))),
+        )
 
 
 def mevis(folder: Path, split: str) -> Iterable[Item]:
@@ -205,6 +143,11 @@ def mevis(folder: Path, split: str) -> Iterable[Item]:
 def ref_ytvos(folder: Path, split: str) -> Iterable[Item]:
     """Ref-YouTube-VOS, where masks are at hand (§3.2)."""
     return from_reader(RefYtvosReader(folder, split))
+
+
+def ref_ytvos_all(folder: Path, split: str) -> Iterable[Item]:
+    """Ref-YouTube-VOS with every video that the file lists, as O3 takes it (§3.2)."""
+    return from_reader(UnfilteredYtvosReader(folder, split))
 
 
 def ref_davis(folder: Path, split: str) -> Iterable[Item]:
@@ -238,7 +181,12 @@ def revos(folder: Path, split: str) -> Iterator[Item]:
             every = (ForegroundTrack(stored.path, stored.spans[video], entry.order),)
         else:
             raise item.origin.error("foreground", f"{path} has no video {video}")
-        yield Item(item.key, item.origin, item.frames, item.tracks, item.group, item.size, every)
+        yield replace(item, foreground=every)
+
+
+def world(folder: Path, split: str) -> Iterable[Item]:
+    """The generated world; groups are its families (design §5)."""
+    return from_reader(WorldReader(folder, split))
 
 
 def reason_vos(folder: Path, split: str) -> Iterator[Item]:
@@ -246,6 +194,7 @@ def reason_vos(folder: Path, split: str) -> Iterator[Item]:
     path = folder / "meta_expressions.json"
     for video, entry in videos_of(path).items():
         origin = Origin("reasonvos", path, video)
+        frames, _ = listed_frames(entry, folder / "JPEGImages" / video, origin)
         for place, one in enumerate(field(entry, "expressions", list, origin)):
             at = f"expressions[{place}]"
             (thing,) = ids(field(one, "obj_id", (int, str), origin, at), origin, f"{at}.obj_id")
@@ -255,7 +204,15 @@ def reason_vos(folder: Path, split: str) -> Iterator[Item]:
             if not stems:
                 raise origin.error(at, f"{home} holds no PNG")
             key = (video, thing, name)
-            yield Item(key, Origin("reasonvos", path, "/".join(key)), stems, (PngTrack(home, stems),))
+            yield Item(
+                key,
+                Origin("reasonvos", path, "/".join(key)),
+                stems,
+                (PngTrack(home, stems),),
+                text=str(one.get("exp_text", "")),
+                video=frames,
+                home=f"{home.name}/{name}",
+            )
 
 
 def reason_vos_o3(folder: Path, split: str) -> Iterable[Item]:
@@ -285,7 +242,9 @@ def groundmore(folder: Path, split: str) -> Iterator[Item]:
             with here.naming("obj_id"):
                 tracks = tuple(PngTrack(home / "masks", frames, int(value)) for value in values)
             inside = tuple(WindowTrack(track, places, window) for track in tracks)
-            yield Item((video, name), here, frames, inside, text_field(one, "q_type", here))
+            kind, text = (text_field(one, at, here) for at in ("q_type", "question"))
+            whole = ImageFrames(home / "images", tuple(f"{stem}.jpg" for stem in names))
+            yield Item((video, name), here, frames, inside, kind, text=text, video=whole)
 
 
 def action_window(video: str, question: Mapping[str, Any], origin: Origin) -> tuple[int, int]:

@@ -37,8 +37,9 @@ LOOKING = {"small", "large", "to", "left", "middle", "right", "top", "centre", "
 class SegTarget:
     """One [SEG]: its `position` in the ids, the descriptions it stands for, and one frame to draw on.
 
-    `words` are (colour, size) of everything that is meant. `image` is SAM2's input `[3, S, S]`, `mask` `[m, m]` in [0, 1]; `shown` is the number of the dialogue's
-    image that shows this frame, `cells` `[tokens]` the share of each visual token that the target covers.
+    `words` are (colour, size) of everything that is meant. `image` is SAM2's input `[3, S, S]`, `mask`
+    `[m, m]` in [0, 1]; `shown` is the number of the dialogue's image that shows this frame, `cells`
+    `[tokens]` the share of each visual token that the targets cover.
     """
 
     position: int
@@ -202,7 +203,7 @@ def _seg_target(source: _Source, image: ImageRef, shown: int, position: int) -> 
     targets = list(source.sample.question.targets)
     things = [source.sample.scene.things[target] for target in targets]
     frame, visible = source.drawn.both(image.frame)
-    union = visible[targets].any(0)
+    union = np.logical_or.reduce(visible[targets])
     cells = _coverage(union[None], image)[0]
     words = tuple((COLOUR_INDEX[thing.colour], SIZE_INDEX[thing.size]) for thing in things)
     if not source.mask_size:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from videoseg.data.world.sampler import VALID_SEEDS, WorldSpec
 from videoseg.errors import CheckpointError, UsageError
@@ -18,11 +15,11 @@ from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.sam2 import Sam2
 from videoseg.models.tiny import build_sam2
 from videoseg.models.vision_speed import prefer_plain_attention
+from videoseg.training.loop import Report, Run, RunSettings, seed_for
 from videoseg.training.schedule import schedule
-from videoseg.training.settings import read_yaml
+from videoseg.training.settings import read_settings
 from videoseg.training.words import WordBatch, WordTable, decode_loss, decode_words, draw_batch
 
-Report = Callable[[dict[str, Any]], None]
 MEMORY_PARTS = ("memory_attention", "memory_encoder")
 
 
@@ -51,21 +48,19 @@ class WordsConfig:
     valid_every: int = 200
     log_every: int = 25
     bf16: bool = True
+    save_minutes: float = 5.0
+    device: str = "cpu"
     threads: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.frames, self.valid_frames, self.threads) < 1:
-            raise UsageError("steps, frames, valid_frames and threads must be at least 1")
+        if min(self.steps, self.frames, self.valid_frames) < 1:
+            raise UsageError("steps, frames and valid_frames must be at least 1")
 
 
 def read_words_config(path: str | Path, **overrides: Any) -> WordsConfig:
     """Read a YAML file of `WordsConfig` fields; `overrides` win. Raises UsageError on unknown fields."""
-    values = {**read_yaml(path), **overrides}
-    known = {item.name for item in fields(WordsConfig)}
-    if unknown := sorted(set(values) - known):
-        raise UsageError(f"{path}: unknown field {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    return WordsConfig(**values)
+    return read_settings(WordsConfig, path, overrides)
 
 
 class Words(nn.Module):
@@ -93,67 +88,73 @@ class Words(nn.Module):
 
 
 def run(config: WordsConfig, report: Report | None = None) -> Path:
-    """Train; writes `OUT/metrics.jsonl` and `OUT/words.pt`, whose path it returns.
+    """Train; writes `OUT/metrics.jsonl`, states to resume from and `OUT/words.pt`, whose path it returns.
 
-    Raises CheckpointError if `init` is missing.
+    Raises CheckpointError if `init` or `model` cannot be read.
     """
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    seed_for(config.seed)
     prefer_plain_attention()
-    out, spec = Path(config.out), WorldSpec()
-    out.mkdir(parents=True, exist_ok=True)
+    words, out = _prepare(config), Path(config.out) / "words.pt"
+    settings = RunSettings(
+        config.out, config.seed, config.bf16, save_minutes=config.save_minutes, device=config.device
+    )
+    with Run(settings) as running:
+        learning = [parameter for parameter in words.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            learning, config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+        )
+        running.prepare(words, [optimizer])
+        running.resume(frames=config.frames, seed=config.seed, first_seed=config.first_seed)
+        running.describe(asdict(config))
+        held_out = range(VALID_SEEDS.start, VALID_SEEDS.start + config.valid_frames)
+        valid = draw_batch(held_out, WorldSpec(), words.sam2).to(running.accelerator.device)
+        while running.step < config.steps:
+            record = _update(running, words, config)
+            if (running.step - 1) % config.valid_every == 0 or running.step == config.steps:
+                record |= validate(words, valid, config.bf16)
+            if len(record) > 2 or (running.step - 1) % config.log_every == 0:
+                running.log(record, report, config.steps)
+            running.keep_going()
+        running.save()
+        torch.save(_state(words, running.step), out.with_suffix(".part"))
+        out.with_suffix(".part").replace(out)
+    return out
+
+
+def _prepare(config: WordsConfig) -> Words:
     words = Words(build_sam2())
     if config.init:
         words.load(load_words(Path(config.init)))
     if config.model:
         words.sam2.load_state_dict(load_folder(Path(config.model)).sam2.state_dict())
-    optimizer = torch.optim.AdamW(
-        [p for p in words.parameters() if p.requires_grad],
-        lr=config.lr,
-        betas=(0.9, 0.98),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    valid_seeds = range(VALID_SEEDS.start, VALID_SEEDS.start + config.valid_frames)
-    valid = draw_batch(valid_seeds, spec, words.sam2)
-    started = time.monotonic()
-    with (out / "metrics.jsonl").open("a") as log:
-        for step in range(config.steps):
-            record = _step(words, optimizer, config, spec, step)
-            if step % config.valid_every == 0 or step + 1 == config.steps:
-                record |= validate(words, valid, config.bf16)
-                torch.save(_state(words, step + 1), out / "words.pt")
-            if len(record) > 2 or step % config.log_every == 0:
-                record |= {"step": step, "seconds": round(time.monotonic() - started, 1)}
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-                if report:
-                    report(record)
-    return out / "words.pt"
+    return words
 
 
-def _step(
-    words: Words, optimizer: torch.optim.Optimizer, config: WordsConfig, spec: WorldSpec, step: int
-) -> dict[str, Any]:
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * schedule(step, config.steps, config.warmup, config.final_lr)
-    first = config.first_seed + step * config.frames
-    seeds = range(first, first + config.frames)
-    batch = draw_batch(seeds, spec, words.sam2)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-        masks = words(batch, config.noise)
-    loss = decode_loss(masks, batch.masks)
-    optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
-    nn.utils.clip_grad_norm_(words.parameters(), 1.0)
-    optimizer.step()
-    return {"loss": float(loss.total.detach()), "iou": float(loss.iou.mean())}
+def _update(running: Run, words: Words, config: WordsConfig) -> dict[str, Any]:
+    """One step on fresh frames; the prompts' noise depends on the step alone."""
+    first = config.first_seed + running.step * config.frames
+    batch = draw_batch(range(first, first + config.frames), WorldSpec(), words.sam2)
+    batch = batch.to(running.accelerator.device)
+    found: dict[str, float] = {}
+
+    def loss(one: WordBatch) -> Tensor:
+        with running.accelerator.autocast():
+            masks = running.module(one, config.noise)
+        losses = decode_loss(masks, one.masks)
+        found.update(loss=float(losses.total.detach()), iou=float(losses.iou.mean()))
+        return losses.total
+
+    seed_for(config.seed, running.step)
+    running.update([batch], loss, schedule(running.step, config.steps, config.warmup, config.final_lr))
+    return dict(found)
 
 
 @torch.no_grad()
 def validate(words: Words, batch: WordBatch, bf16: bool = True) -> dict[str, float]:
     """IoU on held-out frames: visible things, those with a twin of the same colour, sets, and absent ones."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
         masks = words(batch)
     iou = decode_loss(masks, batch.masks).iou
     seen = (batch.masks > 0.5).flatten(1).any(1)

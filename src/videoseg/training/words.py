@@ -7,7 +7,7 @@ target that the [SEG] projector is distilled towards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,9 +60,14 @@ class WordBatch:
     masks: Tensor
     twin: Tensor
 
+    def to(self, device: torch.device | str) -> WordBatch:
+        """The same batch elsewhere."""
+        moved = {name: getattr(self, name).to(device) for name in ("images", "frame", "masks", "twin")}
+        return replace(self, **moved)
+
 
 def draw_batch(seeds: range, spec: WorldSpec, sam2: Sam2, mask_size: int = 64) -> WordBatch:
-    """One random frame per seed, descriptions of every thing, of two or more, and of one that is not there."""
+    """A random frame per seed, descriptions of every thing, of two or more, and of one that is not there."""
     images, owner, words, masks, twins = [], [], [], [], []
     for number, seed in enumerate(seeds):
         rng = np.random.default_rng([seed, 2])
@@ -94,7 +99,7 @@ def _descriptions(
         chosen = rng.permutation(len(scene.things))[: rng.integers(2, len(scene.things) + 1)]
         looks = [scene.things[number] for number in chosen]
         words = tuple((COLOUR_INDEX[thing.colour], SIZE_INDEX[thing.size]) for thing in looks)
-        entries.append((words, shown[chosen].any(0), False))
+        entries.append((words, np.asarray(shown[chosen].any(0)), False))
     return entries
 
 

@@ -5,47 +5,32 @@ Masks are `PART` (64 of 768 pixels), nothing or the full frame: J is 1, 0 or 1/1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data_builders import binary_png, code, palette_png, square, write_json, write_pickle
+from data_builders import binary_png, palette_png, square, write_json, write_pickle
+from eval_builders import (
+    FULL,
+    OTHER,
+    PART,
+    STEMS,
+    Given,
+    Masks,
+    always,
+    codes,
+    davis,
+    meta,
+    mevis_set,
+    revos_set,
+)
 from videoseg.errors import DatasetError, UsageError
 from videoseg.evaluation.labelmap import score_labelmaps
 from videoseg.evaluation.protocols import TABLE, protocol
-from videoseg.evaluation.scoring import Prediction, Report, load_items, score
-from videoseg.evaluation.truth import Item
+from videoseg.evaluation.scoring import Report, load_items, score
 from videoseg.masks import Rle
-
-PART, OTHER = square(4, 6, 8), square(20, 6, 8)
-FULL, NONE = np.ones_like(PART), np.zeros_like(PART)
-STEMS = ["00000", "00001", "00002", "00003"]
-Masks = dict[str, np.ndarray | None]
-
-
-@dataclass(frozen=True)
-class Given:
-    """Predictions by key; an error is raised in place of a mask that is text."""
-
-    entries: dict[tuple[str, ...], Any] = field(default_factory=dict)
-    sampled: tuple[int, ...] = ()
-    keyframes: tuple[int, ...] = ()
-
-    def __call__(self, item: Item) -> Prediction | None:
-        entry = self.entries.get(item.key)
-        if entry is None:
-            return None
-        if isinstance(entry, str):
-            raise ValueError(entry)
-        masks = {name: None if mask is None else Rle.encode(mask) for name, mask in entry.items()}
-        return Prediction(masks, self.sampled, self.keyframes)
-
-
-def always(mask: np.ndarray | None, stems: list[str] = STEMS) -> Masks:
-    return dict.fromkeys(stems, mask)
 
 
 def run(name: str, variant: str, folder: Path, given: Given, split: str | None = None, **more: Any) -> Report:
@@ -53,26 +38,9 @@ def run(name: str, variant: str, folder: Path, given: Given, split: str | None =
     return score(table, load_items(table, folder, split), given, **more)
 
 
-def meta(expressions: dict[str, dict[str, Any]], stems: list[str] = STEMS, **more: Any) -> dict[str, Any]:
-    described = {name: {"exp": f"query {name}", **entry} for name, entry in expressions.items()}
-    return {"frames": stems, "expressions": described, **more}
-
-
-def codes(*masks: np.ndarray | None) -> list[Any]:
-    return [None if mask is None else code(mask) for mask in masks]
-
-
 @pytest.fixture
 def mevis(tmp_path: Path) -> Path:
-    """Expression 0 means two objects; the frames are listed out of order, and so are the masks."""
-    home = tmp_path / "valid_u"
-    listed = ["00003", "00000", "00001", "00002"]
-    expressions = {"0": {"anno_id": [7, 8]}, "1": {"anno_id": [7]}, "10": {"anno_id": [8]}}
-    write_json(home / "meta_expressions.json", {"videos": {"v": meta(expressions, listed)}})
-    write_json(
-        home / "mask_dict.json", {"7": codes(None, PART, PART, PART), "8": codes(OTHER, OTHER, None, None)}
-    )
-    return tmp_path
+    return mevis_set(tmp_path)
 
 
 @pytest.mark.parametrize("variant", ["official", "o3"])
@@ -198,20 +166,7 @@ def test_long_rvos_o3(long_rvos: Path) -> None:
 
 @pytest.fixture(params=[True, False])
 def revos(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Two overlapping instances; the foreground as a file, and as the union of what expressions mean."""
-    expressions = {
-        "0": {"anno_id": [1, 2], "obj_id": [1, 2], "type_id": 0},
-        "1": {"anno_id": [1], "obj_id": [1], "type_id": 1},
-        "2": {"anno_id": [], "obj_id": [], "type_id": 2},
-    }
-    listed = {"videos": {"TAO/x": meta(expressions, STEMS[:1], height=24, width=32)}}
-    write_json(tmp_path / "meta_expressions_valid_.json", listed)
-    wider = square(4, 6, 10)
-    write_json(tmp_path / "mask_dict.json", {"1": codes(PART), "2": codes(wider)})
-    if request.param:
-        stored = {"TAO/x": {"masks_rle": codes(wider), "foreground_ratio": [0.1]}}
-        write_json(tmp_path / "mask_dict_foreground.json", stored)
-    return tmp_path
+    return revos_set(tmp_path, stored=request.param)
 
 
 @pytest.mark.parametrize("variant", ["official", "o3"])
@@ -291,16 +246,6 @@ def test_groundmore(groundmore: Path, variant: str) -> None:
     )
 
 
-def davis(root: Path, expressions: dict[str, str], labels: list[np.ndarray]) -> Path:
-    listed = {
-        "videos": {"fish": meta({n: {"obj_id": o} for n, o in expressions.items()}, STEMS[: len(labels)])}
-    }
-    write_json(root / "meta_expressions/valid/meta_expressions.json", listed)
-    for stem, label in zip(STEMS, labels, strict=False):
-        palette_png(root / f"valid/Annotations/fish/{stem}.png", label)
-    return root
-
-
 def test_ref_davis_per_expression_counts_ids_as_text(tmp_path: Path) -> None:
     """Twelve expressions: in the pickle '10' and '11' come before '2', and codes are bytes."""
     names = {str(number): str(1 + number // 4) for number in range(12)}
@@ -378,7 +323,7 @@ def test_ref_davis_what_is_missing_counts_nothing(tmp_path: Path) -> None:
 
 def test_every_benchmark_has_an_official_protocol_and_names_are_unique() -> None:
     names = [(table.benchmark, table.name) for table in TABLE]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 17
     assert {name for name, variant in names if variant == "official"} == {name for name, _ in names}
     with pytest.raises(UsageError, match="there are mevis"):
         protocol("mevis", "best")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from videoseg.errors import CheckpointError, UsageError
+from videoseg.errors import CheckpointError, InterruptedRunError, UsageError
 from videoseg.training import stage0
 from videoseg.training.config import read_config
 from videoseg.training.curves import read_records
@@ -34,6 +35,24 @@ def test_it_learns_and_goes_on_with_the_same_table(tmp_path: Path) -> None:
     second = load_words(run(again))
     assert all(torch.equal(value, second["table"][name]) for name, value in first["table"].items())
     assert any(not torch.equal(value, second["sam2"][name]) for name, value in first["sam2"].items())
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"frames": 2, "valid_frames": 2, "log_every": 1, "warmup": 1, "steps": 4}
+    whole = run(WordsConfig(str(tmp_path / "a"), **settings))
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError):
+        run(WordsConfig(str(tmp_path / "b"), **settings), stop)
+    assert not (tmp_path / "b" / "words.pt").exists()
+    again = run(WordsConfig(str(tmp_path / "b"), **settings))
+    one, two = load_words(whole), load_words(again)
+    assert all(torch.equal(value, two["sam2"][name]) for name, value in one["sam2"].items())
+    losses = [[record["loss"] for record in read_records(tmp_path / name / "metrics.jsonl")] for name in "ab"]
+    assert losses[0] == losses[1]
 
 
 def test_every_tiny_configuration_can_be_read() -> None:
