@@ -6,20 +6,23 @@ else with SciPy (slower); the result names which. Both sides see the same masks 
 the last bit. The masks are drawn: blobs with uneven edges, about 4.5 % of the image, the second one larger
 and moved by a fiftieth of the height. Times are CPU time of the one thread; `fallback_ms` is our scorer
 without numba. Memory is what the process held at most while scoring beyond what it held before (Linux). The
-second part is wall time over two processes against one, the start of the two included and stated. On a
-busy machine it says little; `cpu_ms` is what both ways cost in CPU time, parent and children together.
+second part scores a benchmark from its files: wall time over two processes against one, the start of the
+two included and stated. On a busy machine it says little; `cpu_ms` is what both ways cost in CPU time,
+parent and children together.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from common import record
@@ -28,7 +31,10 @@ from scipy import ndimage
 
 from videoseg.evaluation.counts import compiled_counts, frame_counts, plain_counts
 from videoseg.evaluation.metrics import contours, regions
-from videoseg.evaluation.parallel import MaskPairs, count_all
+from videoseg.evaluation.predictions import open_predictions
+from videoseg.evaluation.protocols import protocol
+from videoseg.evaluation.scoring import Report, load_items, score
+from videoseg.evaluation.truth import Item
 from videoseg.masks import Rle
 
 try:
@@ -160,32 +166,59 @@ def cpu() -> float:
     return sum(os.times()[:4])
 
 
+def write_set(folder: Path, videos: int, frames: int) -> None:
+    """Videos of 1080p in MeViS layout with two expressions each, and predictions in O3's layout."""
+    truth, guess = draw(SIZES["1080p"], 20)
+    stems = [f"{number:05d}" for number in range(frames)]
+    sides = [[code.to_coco() for (code,) in side] for side in (truth, guess)]
+    columns = [[side[number % 20] for number in range(frames)] for side in sides]
+    expressions = {str(number): {"exp": "?", "obj_id": [0], "anno_id": [0]} for number in range(2)}
+    meta = {f"v{number}": {"frames": stems, "expressions": expressions} for number in range(videos)}
+    home = folder / "valid_u"
+    home.mkdir()
+    (home / "meta_expressions.json").write_text(json.dumps({"videos": meta}))
+    (home / "mask_dict.json").write_text(json.dumps({"0": columns[0]}))
+    entry = {"frames": stems, "prediction_masks": columns[1]}
+    results = {video: dict.fromkeys(expressions, entry) for video in meta}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
 def scale(rounds: int, frames: int) -> None:
-    """Frames of 1080p over two processes (their start included) against one."""
-    size, clock = SIZES["1080p"], time.perf_counter
-    truth, guess = draw(size, 20)
-    jobs = [MaskPairs(truth * 25, guess * 25, size) for _ in range(frames // 500)]
-    tiny = [MaskPairs(truth[:1], guess[:1], size)] * 2
-    one, two, start, cost = [], [], [], [cpu()]
-    for _ in range(rounds):
-        one.append(timed(lambda: count_all(jobs), 500 * len(jobs), clock))
-        cost.append(cpu())
-        two.append(timed(lambda: count_all(jobs, processes=2), 500 * len(jobs), clock))
-        cost.append(cpu())
-        start.append(timed(lambda: count_all(tiny, processes=2), 1000, clock))
+    """A whole benchmark from its files over two processes (their start included) against one."""
+    clock, table, per = time.perf_counter, protocol("mevis"), 200
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_set(folder, frames // (2 * per), per)
+        items = load_items(table, folder, "valid_u")
+        total = sum(len(item.frames) for item in items)
+        with open_predictions(folder / "results.json", items) as opened:
+
+            def work(processes: int, asked: Sequence[Item] = items) -> Report:
+                return score(table, asked, opened.predictions, processes=processes)
+
+            if work(1, items[:4]) != work(2, items[:4]):
+                raise SystemExit("two processes give another report than one")
+            one, two, start, cost = [], [], [], [cpu()]
+            for _ in range(rounds):
+                one.append(timed(lambda: work(1), total, clock))
+                cost.append(cpu())
+                two.append(timed(lambda: work(2), total, clock))
+                cost.append(cpu())
+                start.append(timed(lambda: work(2, items[:2]), 1000, clock))
     record(
         "scorer_two_processes",
         two,
         one,
         "ms per frame",
         cpu_ms={
-            "one": round(1000 * (cost[1] - cost[0]) / (500 * len(jobs)), 4),
-            "two": round(1000 * (cost[2] - cost[1]) / (500 * len(jobs)), 4),
+            "one": round(1000 * (cost[1] - cost[0]) / total, 4),
+            "two": round(1000 * (cost[2] - cost[1]) / total, 4),
         },
         start_seconds=round(float(np.median(start)), 2),
         times_faster=round(float(np.median(one) / np.median(two)), 2),
-        size=list(size),
-        frames=500 * len(jobs),
+        size=list(SIZES["1080p"]),
+        frames=total,
+        load=[round(value, 1) for value in os.getloadavg()],
     )
 
 
@@ -194,7 +227,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=20, help="pairs of masks of each size")
     parser.add_argument(
-        "--scale-frames", type=int, default=40_000, help="frames for two processes; 0: leave out"
+        "--scale-frames", type=int, default=80_000, help="frames for two processes; 0: leave out"
     )
     arguments = parser.parse_args()
     for size_name in SIZES:

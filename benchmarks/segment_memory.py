@@ -42,7 +42,7 @@ def measure(path: Path) -> dict[str, float]:
     import torch
 
     import videoseg
-    from videoseg.systems.provenance import peak_memory_mb
+    from videoseg.machine import peak_memory_mb
 
     torch.set_num_threads(1)
     system = videoseg.load("tiny", propagation="inject_every_frame")
