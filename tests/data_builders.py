@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from videoseg.data.tracks import sav_masklet
 from videoseg.masks import Rle
 from videoseg.video.writer import VideoWriter
 
@@ -173,4 +174,113 @@ def make_vts_cot(root: Path, folder: str = "VTG-CoT") -> Path:
         "conversations": [*two["conversations"][:2], {"from": "gpt", "value": reply("answer", 0, 0, 0)}],
     }
     write_json(root / folder / "mevis.json", [two, single])
+    return root
+
+
+LEFT = [4, 6, 12, 6, 12, 14, 4, 14]
+RIGHT = [8, 6, 16, 6, 16, 14, 8, 14]
+
+
+def make_refcoco(root: Path, refs_file: str = "refs(unc).p") -> Path:
+    """Two images; annotation 11 has two overlapping polygons, 12 is a crowd code, 13 is of another split."""
+    jpegs(root / "coco2014/train2014", ["COCO_train2014_000000000001", "COCO_train2014_000000000002"])
+    images = [
+        {"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg", "height": HEIGHT, "width": WIDTH}
+        for n in (1, 2, 3)
+    ]
+    crowd = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT, HEIGHT * (WIDTH - 1)]}
+    annotations = [
+        {"id": 11, "image_id": 1, "category_id": 1, "segmentation": [LEFT, RIGHT], "bbox": [4, 6, 12, 8]},
+        {"id": 12, "image_id": 1, "category_id": 1, "segmentation": crowd, "iscrowd": 1},
+        {"id": 13, "image_id": 2, "category_id": 1, "segmentation": [LEFT]},
+        {"id": 14, "image_id": 2, "category_id": 1, "segmentation": [LEFT]},
+    ]
+    write_json(
+        root / "instances.json", {"info": {}, "images": images, "annotations": annotations, "categories": []}
+    )
+
+    def ref(number: int, annotation: int, image: int, split: str, *texts: str) -> dict[str, Any]:
+        sentences = [{"raw": text.upper(), "sent": text, "tokens": text.split()} for text in texts]
+        return {
+            "ref_id": number,
+            "ann_id": annotation,
+            "image_id": image,
+            "split": split,
+            "sentences": sentences,
+        }
+
+    refs = [
+        ref(0, 11, 1, "train", "left man", "guy in blue"),
+        ref(1, 12, 1, "train", "crowd"),
+        ref(2, 14, 2, "train", "the dog"),
+        ref(3, 13, 2, "val", "cat"),
+    ]
+    write_pickle(root / refs_file, refs, protocol=0)
+    return root
+
+
+def make_grandf(root: Path, groundings: dict[str, Any], caption: str = '"A man beside a red car."') -> Path:
+    """One caption of GranDf with these groundings."""
+    write_json(
+        root / "annotations/GranDf_HA_GCG_train.json",
+        [{"file_name": "x.jpg", "image_id": "x", "caption": caption, "groundings": groundings}],
+    )
+    jpegs(root / "images/grandf/train", ["x"])
+    return root
+
+
+def ground(start: int, end: int, *masks: np.ndarray) -> dict[str, Any]:
+    """A grounding: characters of the caption and masks."""
+    return {"token_positives": [start, end], "rle_masks": [code(mask) for mask in masks]}
+
+
+EMPTY = code(square(side=0))
+
+
+def make_ref_sav(root: Path, *, doubled: bool = True, frames: int = 9) -> Path:
+    """A video of 9 frames: frames 0, 4 and 8 are annotated; object 1 is empty in the last."""
+    home = root / "sam_v_full"
+    folder = home / ("sav_train/sav_000" if not doubled else "sav_000/sav_train/sav_000")
+    mp4(folder / "sav_000002.mp4", frames)
+    rows = [[code(square(left=n)), code(square(left=20)) if n < 2 else EMPTY] for n in range(3)]
+    write_json(
+        folder / "sav_000002_manual.json", {"video_id": "sav_000002", "masklet": rows, "masklet_num": 2}
+    )
+    stated = "sav_000/sav_train/sav_000/sav_000002"
+    objects = {"0": {"formated": "The square that moves."}, "1": {"formated": "The square that vanishes."}}
+    entry = {"video_path": f"{stated}.mp4", "anno_path": f"{stated}_manual.json", "objects": objects}
+    write_json(root / "sam_v_final_custom.json", {"sav_000002": entry})
+    sav_masklet.cache_clear()
+    return root
+
+
+def make_chat(root: Path, conversations: list[dict[str, Any]] | None = None) -> Path:
+    """A conversation about an mp4 that is called mkv."""
+    said = conversations or [
+        {"from": "human", "value": "<video>\nWhat happens?"},
+        {"from": "gpt", "value": "A square moves."},
+        {"from": "human", "value": "Why?"},
+        {"from": "gpt", "value": "Nobody knows."},
+    ]
+    write_json(root / "video_chat.json", [{"id": "0", "video": "v_1.mkv", "conversations": said}])
+    mp4(root / "Activity_Videos/v_1.mp4")
+    return root
+
+
+LINE = {
+    "source": "cosmo_cap",
+    "video_path": "cosmo/a.mp4",
+    "duration": 12.0,
+    "events": [
+        {"query": "it turns", "span": [[1.25, 3.99], [5.0, 6.0]]},
+        {"query": "it stops", "span": [[11.5, 12.4]]},
+    ],
+}
+
+
+def make_timelens(root: Path, line: dict[str, Any], folder: str = "videos") -> Path:
+    """One line of events, after a blank one."""
+    root.mkdir(exist_ok=True)
+    (root / "timelens-100k.jsonl").write_text("\n" + json.dumps(line) + "\n")
+    mp4(root / folder / "cosmo/a.mp4")
     return root

@@ -119,6 +119,14 @@ class AlignmentError(VideosegError):
     """The masks of a turn do not correspond to its [SEG] tokens; the message names rollout and turn."""
 
 
+class WorkerError(VideosegError):
+    """A worker process that cannot be prepared, or that dies whatever it is given."""
+
+
+class CollapseError(VideosegError):
+    """A stop rule of a training run was met; the message names the number and what to change."""
+
+
 class InterruptedRunError(VideosegError):
     """The user interrupted a long run; what was finished is kept."""
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from videoseg.types import (
     Answer,
+    Cue,
+    Cues,
     Interval,
     MaskReason,
+    Point,
     Query,
     Reply,
     Role,
@@ -18,6 +21,7 @@ from videoseg.types import (
     Trace,
     Turn,
     VideoInfo,
+    Vote,
 )
 
 REPLIES: dict[str, type[Select] | type[Answer]] = {"select": Select, "answer": Answer}
@@ -72,9 +76,11 @@ def _turn_from_json(value: dict[str, Any]) -> Turn:
     )
 
 
-def _reply_to_json(reply: Reply | None) -> dict[str, Any] | None:
+def _reply_to_json(reply: Reply | Vote | Cues | None) -> dict[str, Any] | None:
     if reply is None:
         return None
+    if isinstance(reply, Vote | Cues):
+        return {"action": "vote" if isinstance(reply, Vote) else "cues", **asdict(reply)}
     return {
         "action": "select" if isinstance(reply, Select) else "answer",
         "interval": [reply.interval.start, reply.interval.end],
@@ -84,11 +90,35 @@ def _reply_to_json(reply: Reply | None) -> dict[str, Any] | None:
     }
 
 
-def _reply_from_json(value: dict[str, Any] | None) -> Select | Answer | None:
+def _reply_from_json(value: dict[str, Any] | None) -> Select | Answer | Vote | Cues | None:
     if value is None:
         return None
+    if value["action"] == "vote":
+        return _vote_from_json(value)
+    if value["action"] == "cues":
+        return Cues(str(value["think"]), tuple(_cue_from_json(cue) for cue in value["objects"]))
     start, end = value["interval"]
     kind = REPLIES[value["action"]]
     return kind(
         Interval(int(start), int(end)), int(value["keyframe"]), value["think"], bool(value["has_seg"])
     )
+
+
+def _vote_from_json(value: dict[str, Any]) -> Vote:
+    keyframe = value["keyframe"]
+    return Vote(
+        Interval(int(value["interval"]["start"]), int(value["interval"]["end"])),
+        tuple(tuple(float(number) for number in row) for row in value["values"]),
+        int(value["asked"]),
+        tuple(float(number) for number in value["spread"]),
+        None if keyframe is None else int(keyframe),
+    )
+
+
+def _cue_from_json(value: dict[str, Any]) -> Cue:
+    x1, y1, x2, y2 = (int(number) for number in value["box"])
+    return Cue((x1, y1, x2, y2), _point(value["point"]), _point(value["negative"]))
+
+
+def _point(value: list[int] | None) -> Point | None:
+    return None if value is None else (int(value[0]), int(value[1]))

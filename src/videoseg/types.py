@@ -14,11 +14,24 @@ if TYPE_CHECKING:
 
 
 class Role(StrEnum):
-    """Why a frame is shown, which decides its pixel budget (O3 specification §4)."""
+    """Why a frame is shown, which decides its size (O3 specification §4, R1 specification §3).
+
+    O3 shows the first three, R1 frames of the key segment, references from elsewhere, and the target.
+    """
 
     LOW = "low"
     HIGH = "high"
     KEYFRAME = "keyframe"
+    SEGMENT = "segment"
+    REFERENCE = "reference"
+    TARGET = "target"
+
+
+O3_ROLES = (Role.LOW, Role.HIGH, Role.KEYFRAME)
+Box = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in pixels of the frame."""
+Point = tuple[int, int]
+"""x, y in pixels of the frame."""
 
 
 class StopReason(StrEnum):
@@ -36,6 +49,7 @@ class MaskReason(StrEnum):
 
     OK = "ok"
     NO_SEG = "no_seg"
+    NO_ANSWER = "no_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,39 @@ class Answer(Reply):
 
 
 @dataclass(frozen=True, slots=True)
+class Cue:
+    """Where R1 sees one object on the target frame (R1 specification §3); what SAM2 is prompted with."""
+
+    box: Box
+    point: Point | None = None
+    negative: Point | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cues:
+    """R1's answer: the objects that fit the query, in pixels of the frame."""
+
+    think: str
+    objects: tuple[Cue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What R1's frame sampler made of several replies (R1 specification §2).
+
+    `values` are the replies that could be read, frame indices (start, end) or a share in [0, 1]; `asked` how
+    many replies there were, `spread` the standard deviation of each column. `interval` is the key segment
+    after this step, `keyframe` the target frame once it is chosen.
+    """
+
+    interval: Interval
+    values: tuple[tuple[float, ...], ...]
+    asked: int
+    spread: tuple[float, ...]
+    keyframe: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ShownFrame:
     """A frame as the model saw it; width and height in pixels after resizing."""
 
@@ -94,7 +141,7 @@ class Turn:
     index: int
     shown: tuple[ShownFrame, ...]
     text: str
-    reply: Select | Answer | None
+    reply: Select | Answer | Vote | Cues | None
     error: str | None = None
     steps: tuple[tuple[str, str], ...] = ()
     num_tokens: int = 0

@@ -17,6 +17,7 @@ LAYERS = {
     "masks": 1,
     "errors": 1,
     "trace_json": 1,
+    "machine": 1,
     "dialogue": 2,
     "video": 2,
     "data": 2,
@@ -27,6 +28,7 @@ LAYERS = {
     "evaluation": 5,
     "export": 5,
     "cli": 6,
+    "__main__": 6,
     "app": 6,
 }
 

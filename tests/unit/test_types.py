@@ -38,6 +38,6 @@ def test_turns_can_be_sent_to_another_process() -> None:
 
 
 def test_names_in_files_are_stable() -> None:
-    assert [role.value for role in Role] == ["low", "high", "keyframe"]
+    assert [role.value for role in Role] == ["low", "high", "keyframe", "segment", "reference", "target"]
     assert StopReason("turn_limit") is StopReason.TURN_LIMIT
     assert f"{Role.LOW}" == "low"

@@ -38,12 +38,22 @@ VERBS: dict[tuple[str, ...], Verb] = {
         "videoseg.cli.segment:segment", "masks and reasoning for questions about a video", "query"
     ),
     ("demo",): Verb("videoseg.cli.demo:demo", "the bundled model on the bundled clip, with its score"),
+    ("eval",): Verb("videoseg.cli.evaluate:evaluate", "a benchmark answered by a model, and scored"),
+    ("score",): Verb("videoseg.cli.score:score", "masks of any system, scored by a benchmark's protocol"),
+    ("compare",): Verb("videoseg.cli.score:compare", "two reports, with intervals of their difference"),
+    ("submit",): Verb("videoseg.cli.score:submit", "predictions as the zip that a benchmark's server takes"),
     ("convert",): Verb("videoseg.cli.convert:convert", "checkpoints from and to foreign layouts"),
     ("data", "world"): Verb("videoseg.cli.data:world", "write clips of the generated world"),
     ("data", "check"): Verb("videoseg.cli.data:check", "read a dataset once: what is missing or damaged"),
     ("data", "convert"): Verb("videoseg.cli.data:convert", "own data from exports of other tools"),
     ("data", "cot"): Verb("videoseg.cli.cot:cot", "cold-start dialogues from masks and a teacher"),
-    ("train", "sft"): Verb("videoseg.cli.train:sft", "supervised training on the generated world"),
+    ("train", "sft"): Verb("videoseg.cli.train:sft", "stage I: answers with masks"),
+    ("train", "coldstart"): Verb("videoseg.cli.train:coldstart", "stage II: dialogues of several turns"),
+    ("train", "grpo"): Verb("videoseg.cli.train:grpo", "stage III: reinforcement learning of dialogues"),
+    ("train", "xmem"): Verb("videoseg.cli.train:xmem", "the tiny XMem learns to carry masks through clips"),
+    ("train", "words"): Verb("videoseg.cli.train:words", "the tiny model's SAM2 learns masks from words"),
+    ("train", "pipeline"): Verb("videoseg.cli.train:pipeline", "the tiny model's whole way, scored"),
+    ("train", "export"): Verb("videoseg.cli.train:export", "the model of a run, adapters merged"),
     ("doctor",): Verb("videoseg.cli.doctor:doctor", "versions, devices, codecs and weights of this machine"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from videoseg.cli.show import console, print_json, print_result, print_turn, progress_bar
 from videoseg.errors import UsageError
@@ -15,12 +15,17 @@ def segment(
     query: list[str],
     *,
     model: str = "tiny",
+    system: Literal["o3", "r1"] | None = None,
     out: str | None = None,
     preset: str | None = None,
     propagation: str | None = None,
+    tracker: str | None = None,
     max_turns: int | None = None,
     overrides: dict[str, Any] | None = None,
     original_sam2: str | None = None,
+    xmem: str | None = None,
+    sam2: str | None = None,
+    endpoint: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     device_map: str | None = None,
@@ -41,12 +46,17 @@ def segment(
         video: a video file, a folder of images, or a glob of images
         query: one or more questions
         model: tiny, videoseg-o3-2b, videoseg-o3-4b, a folder, hf:owner/name or ms:owner/name
+        system: o3 or r1 (a Qwen2.5-VL or Qwen3-VL model with sam2 and xmem); without it the model tells
         out: folder for the results, default <video name>.videoseg; several questions get a subfolder each
         preset: default or released; without it the checkpoint's own
         propagation: inject_every_frame, inject_once, original_sam2 or per_frame
+        tracker: what carries the keyframe's mask through the video: sam2 or xmem
         max_turns: at most so many looks
         overrides: further fields of the preset or its budget, such as '{"low_frames": 10}'
         original_sam2: Meta's unmodified SAM2 weights, for propagation original_sam2
+        xmem: weights for tracker xmem (XMem.pth, a folder); tiny models bring their own
+        sam2: for r1, SAM2's weights (sam2_hiera_large.pt); tiny models bring their own
+        endpoint: for r1, address of an OpenAI-compatible endpoint that serves the model
         device: cpu, cuda, mps, or auto
         dtype: float32, bfloat16, float16, or auto
         device_map: spread the language model over several GPUs (auto, balanced), needs accelerate
@@ -73,22 +83,26 @@ def segment(
     for folder in folders:
         if folder.exists() and any(folder.iterdir()) and not overwrite:
             raise UsageError(f"{folder} holds something already; give --out or --overwrite")
-    fields = {"propagation": propagation, "max_turns": max_turns, **(overrides or {})}
+    fields = {"propagation": propagation, "tracker": tracker, "max_turns": max_turns, **(overrides or {})}
     with Video(video, fps=fps) as opened:
         if check:
             opened.check()
-        system = load(
+        loaded = load(
             model,
             preset=preset,
             device=device,
             dtype=dtype,
             device_map=device_map,
-            temperature=temperature,
+            temperature=temperature or None,
             seed=seed,
             original_sam2=original_sam2,
+            xmem=xmem,
+            system=system,
+            sam2=sam2,
+            endpoint=endpoint,
             **{key: value for key, value in fields.items() if value is not None},
         )
-        results = _run(system, opened, queries, _journal(folders[0], len(folders)) if resume else None)
+        results = _run(loaded, opened, queries, _journal(folders[0], len(folders)) if resume else None)
         for result, folder in zip(results, folders, strict=True):
             save(result, folder, video=opened, overwrite=overwrite, png=png, overlay=overlay)
             if alpha:

@@ -13,10 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from videoseg.types import Answer, Query, Result, Role, Turn
+from videoseg.types import Answer, Cues, Query, Result, Role, Turn, Vote
 
 console = Console(stderr=True, highlight=False)
-LOOKS = {Role.LOW: "low-resolution", Role.HIGH: "high-resolution", Role.KEYFRAME: "keyframe"}
+LOOKS = {
+    Role.LOW: "low-resolution frames",
+    Role.HIGH: "high-resolution frames",
+    Role.KEYFRAME: "keyframe",
+    Role.SEGMENT: "frames of the key segment",
+    Role.REFERENCE: "reference frames",
+    Role.TARGET: "target frame",
+}
 
 
 def print_turn(query: Query, turn: Turn) -> None:
@@ -34,10 +41,7 @@ def print_turn(query: Query, turn: Turn) -> None:
 def _looked(turn: Turn) -> str:
     counts = Counter(shown.role for shown in turn.shown)
     sizes = {shown.role: f"{shown.width}x{shown.height}" for shown in turn.shown}
-    frames = [
-        f"{count} {LOOKS[role]}{' frames' if role is not Role.KEYFRAME else ''} ({sizes[role]})"
-        for role, count in counts.items()
-    ]
+    frames = [f"{count} {LOOKS[role]} ({sizes[role]})" for role, count in counts.items()]
     return ", ".join(frames)
 
 
@@ -45,9 +49,21 @@ def _decided(turn: Turn) -> str:
     if turn.reply is None:
         return f"[red]no valid step:[/red] {escape(turn.error or 'unreadable reply')}"
     reply = turn.reply
+    if isinstance(reply, Vote):
+        return f"{len(reply.values)} of {reply.asked} replies read: {_voted(reply)}"
+    if isinstance(reply, Cues):
+        boxes = ", ".join(str(list(cue.box)) for cue in reply.objects)
+        return f"answers with {len(reply.objects)} object{'s' * (len(reply.objects) != 1)} {boxes}"
     verb = "answers" if isinstance(reply, Answer) else "selects"
     mask = "with a mask" if reply.has_seg else "without a mask"
     return f"{verb} frames {reply.interval.start}-{reply.interval.end}, keyframe {reply.keyframe}, {mask}"
+
+
+def _voted(vote: Vote) -> str:
+    spread = ", ".join(f"{value:.2g}" for value in vote.spread)
+    frames = f"frames {vote.interval.start}-{vote.interval.end}"
+    chosen = frames if vote.keyframe is None else f"frame {vote.keyframe} of {frames}"
+    return f"{chosen}, spread {spread or '-'}"
 
 
 def print_result(result: Result, folder: Any = None) -> None:

@@ -16,6 +16,7 @@ from videoseg.data.check import Report, licence_line
 from videoseg.data.manifest import info
 from videoseg.data.sheet import Picture
 from videoseg.errors import OutputError
+from videoseg.video.cache import Frame
 
 BINS = 16
 
@@ -112,7 +113,7 @@ def write_page(report: Report, pictures: Sequence[Picture], path: Path | str) ->
         charts=charts(report),
         kinds=report.statistics.kinds.most_common(8),
         sizes=report.statistics.sizes.most_common(8),
-        shots=[Shot(_uri(item), item.caption, item.detail) for item in pictures],
+        shots=[Shot(jpeg_uri(item.image), item.caption, item.detail) for item in pictures],
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,8 @@ def write_page(report: Report, pictures: Sequence[Picture], path: Path | str) ->
     return target
 
 
-def _uri(item: Picture) -> str:
+def jpeg_uri(image: Frame) -> str:
+    """A picture uint8 [H, W, 3] as data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(item.image).save(buffer, "JPEG", quality=85)
+    Image.fromarray(image).save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -48,20 +48,20 @@ def picture(sample: Sample) -> Picture:
     """One sample: the frame on which most of its target shows, among a few."""
     if isinstance(sample, RefImageSample):
         masks = [sample.mask(target) for target in sample.targets[:6]]
-        return _drawn(
+        return drawn(
             read_image(sample.image), masks, " · ".join(t.texts[0] for t in sample.targets[:6]), "image"
         )
     if isinstance(sample, GcgSample):
-        return _drawn(
+        return drawn(
             read_image(sample.image), sample.masks(), sample.caption, f"{len(sample.phrases)} phrases"
         )
     count = len(sample.frames)
     if isinstance(sample, GroundingSample):
         frame = _middle(sample)
-        return _drawn(sample.frames.read([frame])[0], [], sample.events[0].query, f"frame {frame} of {count}")
+        return drawn(sample.frames.read([frame])[0], [], sample.events[0].query, f"frame {frame} of {count}")
     if isinstance(sample, ChatSample):
         turn = sample.turns[0]
-        return _drawn(
+        return drawn(
             sample.frames.read([count // 2])[0], [], f"{turn.question} — {turn.answer}", f"{count} frames"
         )
     return _best(sample)
@@ -84,10 +84,10 @@ def _best(sample: Any) -> Picture:
         else f"{len(sample.targets)} object{'s' * (len(sample.targets) != 1)}"
     )
     detail = f"frame {frames[best]} of {len(sample.frames)}, {objects}"
-    return _drawn(sample.frames.read([frames[best]])[0], masks[best : best + 1], sample.query, detail)
+    return drawn(sample.frames.read([frames[best]])[0], masks[best : best + 1], sample.query, detail)
 
 
-def _drawn(frame: Frame, masks: list[Rle], caption: str, detail: str) -> Picture:
+def drawn(frame: Frame, masks: list[Rle], caption: str, detail: str) -> Picture:
     """The frame at thumbnail width; what is not meant is dimmed, contours are drawn at twice the size."""
     height = max(1, round(frame.shape[0] * WIDTH / frame.shape[1]))
     large = np.asarray(Image.fromarray(frame).resize((2 * WIDTH, 2 * height), Image.Resampling.BICUBIC))

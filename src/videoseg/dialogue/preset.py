@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from videoseg.errors import UsageError
-from videoseg.types import Role
+from videoseg.types import O3_ROLES, Role
 
 LaterQuery = Literal["bare", "question"]
 IndexStyle = Literal["plain", "numpy2"]
@@ -18,6 +18,7 @@ Resampling = Literal["single", "three_step"]
 SegRule = Literal["assistant", "anywhere"]
 KeyframePolicy = Literal["observed", "last_select", "answer"]
 Propagation = Literal["inject_every_frame", "inject_once", "original_sam2", "per_frame"]
+TrackerName = Literal["sam2", "xmem"]
 
 UNIT = 28 * 28
 """The published budgets count pixels in squares of 28 (O3 specification §4)."""
@@ -47,7 +48,7 @@ class Budget:
             least = 0 if name == "slack" else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(f"budget field {name} must be an integer of at least {least}, got {value!r}")
-        for role in Role:
+        for role in O3_ROLES:
             if self.max_pixels(role) < self.min_pixels:
                 raise UsageError(
                     f"min_pixels ({self.min_pixels}) exceeds the maximum of role {role.value} "
@@ -90,6 +91,7 @@ class Preset:
         what stands between the last tag and `<|im_end|>` stays.
     seg_rule: take [SEG] from assistant tokens, or anywhere but the final token.
     keyframe_policy, propagation: O3 specification §8.1 and §8.3.
+    tracker: `xmem` carries the keyframe's mask instead of SAM2 (`propagation` is then not read).
     exact_normalization: False rounds SAM2's image mean and std to bfloat16, as the release does.
 
     Raises UsageError on a value outside a field's choices.
@@ -110,6 +112,7 @@ class Preset:
     seg_rule: SegRule = "assistant"
     keyframe_policy: KeyframePolicy = "observed"
     propagation: Propagation = "inject_every_frame"
+    tracker: TrackerName = "sam2"
     exact_normalization: bool = True
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The one renderer of O3: dialogues to token ids, images and loss mask (design contract 2; specification §3).
+"""The one renderer: dialogues to token ids, images and loss mask (design contract 2; specification §3).
 
 Inference, supervised training, rollouts and log-probabilities all go through `Renderer`. Text is ChatML; an
 image is `<|vision_start|><|image_pad|>…<|vision_end|>` with one `<|image_pad|>` per visual token. Chunks can
@@ -7,7 +7,7 @@ be appended to a key-value cache one after the other: together they equal the to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ from videoseg.dialogue.pixels import patchify, resize
 from videoseg.dialogue.preset import Preset
 from videoseg.dialogue.prompts import SYSTEM_PROMPT
 from videoseg.errors import QueryError, RenderError
-from videoseg.types import Role, ShownFrame
+from videoseg.types import O3_ROLES, Role, ShownFrame
 
 __all__ = ["Chunk", "ImageRef", "Renderer", "check_query", "check_template", "join", "require_features"]
 
@@ -97,11 +97,20 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
 class Renderer:
     """Renders the dialogues of one video shape: `frame_size` is (height, width) of the decoded frames.
 
+    `system` (None: no system message) and `plans` (how frames are resized by role) are O3's if not given.
+
     Raises CheckpointError if the tokenizer lacks a ChatML or vision token.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, geometry: ImageGeometry, preset: Preset, frame_size: tuple[int, int]
+        self,
+        tokenizer: Tokenizer,
+        geometry: ImageGeometry,
+        preset: Preset,
+        frame_size: tuple[int, int],
+        *,
+        system: str | None = SYSTEM_PROMPT,
+        plans: Mapping[Role, tuple[ResizeStep, ...]] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.geometry = geometry
@@ -111,7 +120,8 @@ class Renderer:
         self.end_id = token_id(tokenizer, END)
         self._special = tuple(token_id(tokenizer, text) for text in (START, VISION_START, VISION_END))
         self._header = self._encode(GENERATE)
-        self._plans = {role: resize_plan(frame_size, role, preset, geometry) for role in Role}
+        self._system = system
+        self._plans = plans or {role: resize_plan(frame_size, role, preset, geometry) for role in O3_ROLES}
 
     @property
     def forbidden_ids(self) -> tuple[int, ...]:
@@ -199,7 +209,8 @@ class Renderer:
         return patchify(resize(frame, image.plan), self.geometry)
 
     def _first_text(self, observation: Observation) -> str:
-        return f"{START}system\n{SYSTEM_PROMPT}{END}\n{self._user_text(observation)}"
+        system = "" if self._system is None else f"{START}system\n{self._system}{END}\n"
+        return system + self._user_text(observation)
 
     def _later_text(self, observation: Observation, *, closed: bool) -> str:
         return ("" if closed else END) + f"\n{self._user_text(observation)}"

@@ -15,10 +15,22 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from videoseg.masks import BoolArray, Masklet
-from videoseg.types import Answer, Interval, Result, Role, Select, ShownFrame, StopReason, Turn
+from videoseg.types import (
+    Answer,
+    Cues,
+    Interval,
+    Reply,
+    Result,
+    Role,
+    Select,
+    ShownFrame,
+    StopReason,
+    Turn,
+    Vote,
+)
 from videoseg.video.cache import Frame
 from videoseg.video.reader import Video
 from videoseg.video.writer import color_of, overlay
@@ -33,6 +45,9 @@ ROLE_LABELS = {
     Role.LOW: "Low resolution",
     Role.HIGH: "High resolution",
     Role.KEYFRAME: "Keyframe",
+    Role.SEGMENT: "Key segment",
+    Role.REFERENCE: "References",
+    Role.TARGET: "Target frame",
 }
 STOP_LABELS = {
     StopReason.ANSWER: "it answered",
@@ -125,17 +140,17 @@ def _context(result: Result, thumbnails: _Thumbnails) -> dict[str, Any]:
             "seconds": sum(turn.seconds for turn in result.trace.turns),
             "images": sum(len(turn.shown) for turn in result.trace.turns),
         },
-        "provenance": {name: _readable(value) for name, value in result.provenance.items()},
+        "provenance": {name: readable(value) for name, value in result.provenance.items()},
         "seconds_at": lambda frame: frame / result.video.fps if result.video.fps > 0 else 0.0,
     }
 
 
-def _readable(value: Any) -> str:
+def readable(value: Any) -> str:
     """A nested value on one line, without quotes and braces."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_readable(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {readable(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_readable(item) for item in value)
+        return ", ".join(readable(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -149,13 +164,14 @@ def _turn(turn: Turn, result: Result, thumbnails: _Thumbnails) -> dict[str, Any]
     count = result.video.num_frames
     return {
         "turn": turn,
-        "action": None if turn.reply is None else ("answer" if isinstance(turn.reply, Answer) else "select"),
+        "action": _action(turn.reply),
         "reply": turn.reply,
         "is_seg": turn.index == result.trace.seg_turn,
         "groups": [_group(role, turn.shown, thumbnails) for role in _roles(turn.shown)],
         "ticks": sorted({_place(shown.frame, count) for shown in turn.shown}),
-        "bar": None if turn.reply is None else _bar(turn.reply.interval, count),
+        "bar": _bar(turn.reply.interval, count) if isinstance(turn.reply, Reply | Vote) else None,
         "keyframe_place": _reply_place(turn.reply, count),
+        "cues": _cues(turn, thumbnails) if isinstance(turn.reply, Cues) else None,
     }
 
 
@@ -178,8 +194,38 @@ def _place(frame: int, count: int) -> float:
     return round(100 * (min(max(frame, 0), count - 1) + 0.5) / max(1, count), 3)
 
 
-def _reply_place(reply: Select | Answer | None, count: int) -> float | None:
-    return _place(reply.keyframe, count) if reply is not None and 0 <= reply.keyframe < count else None
+def _reply_place(reply: Reply | Vote | Cues | None, count: int) -> float | None:
+    keyframe = reply.keyframe if isinstance(reply, Reply | Vote) else None
+    return _place(keyframe, count) if keyframe is not None and 0 <= keyframe < count else None
+
+
+def _action(reply: Reply | Vote | Cues | None) -> str | None:
+    names: dict[type, str] = {Answer: "answer", Select: "select", Vote: "vote", Cues: "cues"}
+    return None if reply is None else names[type(reply)]
+
+
+def _cues(turn: Turn, thumbnails: _Thumbnails) -> Picture | None:
+    """R1's target frame with the boxes and points of its answer."""
+    frame = next((shown.frame for shown in turn.shown if shown.role is Role.TARGET), None)
+    if frame is None or thumbnails.video is None or not isinstance(turn.reply, Cues):
+        return None
+    image = Image.fromarray(thumbnails.video[frame])
+    draw = ImageDraw.Draw(image)
+    for position, cue in enumerate(turn.reply.objects):
+        draw.rectangle(cue.box, outline=color_of(position), width=max(1, image.width // 200))
+        for point, sign in ((cue.point, "+"), (cue.negative, "-")):
+            if point is not None:
+                _mark(draw, point, sign, image.width / 80)
+    picture = _jpeg(np.asarray(image), *image.size)
+    return Picture(picture, *image.size, caption=f"Frame {frame} with what SAM2 is prompted with")
+
+
+def _mark(draw: ImageDraw.ImageDraw, point: tuple[int, int], sign: str, reach: float) -> None:
+    x, y = point
+    for width, color in ((5, "black"), (2, "white")):
+        draw.line((x - reach, y, x + reach, y), fill=color, width=width)
+        if sign == "+":
+            draw.line((x, y - reach, x, y + reach), fill=color, width=width)
 
 
 def _bar(interval: Interval, count: int) -> Bar | None:

@@ -5,6 +5,8 @@ For training on right-padded rows only (no mask, no cache): padding comes last, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +25,18 @@ def use_causal_blocks(language_model: nn.Module) -> None:
     AttentionMaskInterface.register(NAME, _no_mask)
     config: Any = language_model.config
     config._attn_implementation = NAME
+
+
+@contextmanager
+def cached_attention(language_model: nn.Module) -> Iterator[None]:
+    """Attention that knows masks and caches, for generating in between."""
+    config: Any = language_model.config
+    before = config._attn_implementation
+    config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def attend(

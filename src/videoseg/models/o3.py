@@ -18,6 +18,7 @@ from videoseg.dialogue.render import Renderer, check_template
 from videoseg.errors import CheckpointError
 from videoseg.models.sam2 import Sam2
 from videoseg.models.vlm import VLM
+from videoseg.models.xmem import XMem
 
 SEG_TOKEN = "[SEG]"
 ADDED_TOKENS = (SEG_TOKEN, "<p>", "</p>", "<vp>", "</vp>")
@@ -71,7 +72,8 @@ class TextSide:
 class O3Model(nn.Module):
     """The networks of VideoSEG-O3; how they talk to each other is in `systems.o3`.
 
-    `original_sam2` is needed by the propagation mode `original_sam2` only (O3 specification §8.3).
+    `original_sam2` is needed by the propagation mode `original_sam2` only (O3 specification §8.3), `xmem` by
+    the tracker of that name.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class O3Model(nn.Module):
         self.projector = projector
         self.sam2 = sam2
         self.original_sam2 = original_sam2
+        self.xmem: XMem | None = None
         self.text = text
         self.seg_id = text.token_id(SEG_TOKEN)
         self.end_id = text.token_id(END)

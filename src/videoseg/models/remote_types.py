@@ -81,6 +81,7 @@ class ChatRequest:
     max_tokens: int = 1024
     temperature: float = 0.0
     seed: int | None = None
+    top_p: float | None = None
 
     def body(self, settings: ChatSettings) -> dict[str, Any]:
         """The JSON body; fields of `settings.extra` replace ours, those that are None are left out."""
@@ -90,6 +91,7 @@ class ChatRequest:
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
             "seed": self.seed,
+            "top_p": self.top_p,
             **settings.extra,
         }
         return {name: value for name, value in fields.items() if value is not None}

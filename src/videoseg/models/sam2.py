@@ -101,7 +101,11 @@ class Sam2(nn.Module):
         return (pixels - mean) / std
 
     def encode(self, images: Tensor, *, original: Sam2 | None = None) -> FrameFeatures:
-        """Features of images [B, 3, S, S] from `preprocess`; gradients reach the trunk if it requires them.
+        """Features of images [B, 3, S, S] from `preprocess`; gradients reach a trunk that requires them."""
+        return self.project(self.pyramid(images), original=original)
+
+    def pyramid(self, images: Tensor) -> FrameFeatures:
+        """What the image encoder alone makes of images [B, 3, S, S]: three maps of C channels for `project`.
 
         The feature pyramid is summed here because transformers' neck also builds positional encodings of
         every level and image, which nothing reads.
@@ -114,14 +118,16 @@ class Sam2(nn.Module):
         ]
         coarse, top, middle, fine = laterals
         top = top + F.interpolate(coarse.float(), scale_factor=2.0, mode="nearest").to(top.dtype)
-        decoder = self.model.mask_decoder
-        other = None
+        return FrameFeatures(fine, middle, top)
+
+    def project(self, pyramid: FrameFeatures, *, original: Sam2 | None = None) -> FrameFeatures:
+        """The two finer maps through the mask decoder's projections, and through the unmodified decoder's."""
+        fine, middle, other = pyramid.fine, pyramid.middle, None
         if original is not None:
-            other = (
-                original.model.mask_decoder.conv_s0(fine),
-                original.model.mask_decoder.conv_s1(middle),
-            )
-        return FrameFeatures(decoder.conv_s0(fine), decoder.conv_s1(middle), top, other)
+            unmodified = original.model.mask_decoder
+            other = (unmodified.conv_s0(fine), unmodified.conv_s1(middle))
+        decoder = self.model.mask_decoder
+        return FrameFeatures(decoder.conv_s0(fine), decoder.conv_s1(middle), pyramid.top, other)
 
     def unconditioned(self, features: FrameFeatures) -> Tensor:
         """Top map [B, C, S/16, S/16] of a prompted frame: no memory has been attended to."""

@@ -34,6 +34,16 @@ class FrameFeatures:
             index = torch.as_tensor(index, device=self.top.device)
         return self._map(lambda tensor: tensor[index])
 
+    @classmethod
+    def cat(cls, parts: Sequence[FrameFeatures]) -> FrameFeatures:
+        """The frames of all parts, one after the other; for features without `original`."""
+        fine, middle, top = (torch.cat([getattr(p, n) for p in parts]) for n in ("fine", "middle", "top"))
+        return cls(fine, middle, top)
+
+    def to(self, device: torch.device | str) -> FrameFeatures:
+        """The same features elsewhere."""
+        return self._map(lambda tensor: tensor.to(device))
+
     def expand(self, batch: int) -> FrameFeatures:
         """The one frame held here, `batch` times, without copying."""
         if len(self) == batch:

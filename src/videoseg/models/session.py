@@ -13,7 +13,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 from transformers.generation import (
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -21,6 +20,7 @@ from transformers.generation import (
     TopPLogitsWarper,
 )
 
+from videoseg.models.growing_cache import growing_cache
 from videoseg.models.vlm import VLM, ImageFeatures, States
 
 
@@ -87,7 +87,7 @@ class Session:
 
     def __init__(self, vlm: VLM, rows: int = 1) -> None:
         self.vlm = vlm
-        self.cache = DynamicCache(config=vlm.config.text_config)
+        self.cache = growing_cache(vlm.config.text_config)
         self.mask = torch.zeros(rows, 0, dtype=torch.bool, device=vlm.device)
         self.next_position = [0] * rows
         # A reply whose last token is not in the cache yet.

@@ -21,10 +21,13 @@ def speed_up_vision(visual: Any) -> None:
         _patch(block.attn, _attend_together)
 
 
-def prefer_plain_attention() -> None:
-    """Choose the plain SDPA: on CPUs the fused backward is two to three times slower (spec tiny.md)."""
-    torch.backends.cuda.enable_flash_sdp(False)
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
+def prefer_plain_attention(plain: bool = True) -> None:
+    """Choose the plain SDPA: on CPUs the fused backward is two to three times slower (spec tiny.md).
+
+    Without a backward pass the fused one is faster: `plain=False`.
+    """
+    torch.backends.cuda.enable_flash_sdp(not plain)
+    torch.backends.cuda.enable_mem_efficient_sdp(not plain)
 
 
 def _patch(module: Any, function: Any) -> None:

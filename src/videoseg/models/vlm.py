@@ -1,4 +1,5 @@
-"""The vision-language model of VideoSEG-O3: Qwen3-VL with pre-norm states and precomputed image features.
+"""The vision-language models: Qwen3-VL (O3, R1) and Qwen2.5-VL (R1), with pre-norm states and precomputed
+image features.
 
 The [SEG] feature is the output of the last decoder layer *before* the final RMSNorm (O3
 specification §6). It is read with a pre-hook on that norm, which does not depend on the version
@@ -10,14 +11,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    Cache,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from videoseg.errors import RenderError
+
+Network: TypeAlias = Qwen3VLForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
+"""What `VLM` drives; Qwen2.5-VL has no deepstack levels."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -47,9 +57,9 @@ class States:
 
 
 class VLM(nn.Module):
-    """Qwen3-VL, fed with images only, one explicit position per token."""
+    """A Qwen-VL network, fed with images only, one explicit position per token."""
 
-    def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
         self._prenorm: Tensor | None = None
@@ -64,8 +74,8 @@ class VLM(nn.Module):
         self._prenorm = inputs[0]
 
     @property
-    def config(self) -> Qwen3VLConfig:
-        """Configuration of the whole Qwen3-VL."""
+    def config(self) -> Qwen3VLConfig | Qwen2_5_VLConfig:
+        """Configuration of the whole network."""
         return self.model.config
 
     @property
@@ -80,31 +90,35 @@ class VLM(nn.Module):
         return int(self.config.text_config.hidden_size)
 
     def encode_images(
-        self, patches: Sequence[Tensor], grids: Sequence[tuple[int, int]]
+        self, patches: Sequence[Tensor], grids: Sequence[tuple[int, int]], *, together: bool = False
     ) -> list[ImageFeatures]:
-        """Vision tower on images of any sizes; equal sizes share one call.
+        """Vision tower on images of any sizes; equal sizes share one call, with `together` all do.
 
         `patches[i]` is `[rows * columns, channels * temporal * patch * patch]` in Qwen2-VL order,
-        `grids[i]` its (rows, columns). An image's features do not depend on its neighbours.
+        `grids[i]` its (rows, columns). An image's features do not depend on its neighbours. Equal sizes are
+        faster, but sharded models need as many calls on every rank, whatever its images are.
         """
+        if together:
+            return self._encode(patches, grids)
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, grid in enumerate(grids):
             groups[grid].append(index)
         features: list[ImageFeatures | None] = [None] * len(grids)
         for grid, members in groups.items():
-            encoded = self._encode_equal([patches[i] for i in members], grid)
+            encoded = self._encode([patches[i] for i in members], [grid] * len(members))
             for index, feature in zip(members, encoded, strict=True):
                 features[index] = feature
         return [feature for feature in features if feature is not None]
 
-    def _encode_equal(self, patches: Sequence[Tensor], grid: tuple[int, int]) -> list[ImageFeatures]:
+    def _encode(self, patches: Sequence[Tensor], grids: Sequence[tuple[int, int]]) -> list[ImageFeatures]:
         pixels = torch.cat(list(patches)).to(self.model.model.visual.device)
-        grids = torch.tensor([[1, *grid]] * len(patches), device=pixels.device)
-        output = self.model.model.get_image_features(pixels, grids, return_dict=True)
-        levels = list(zip(*output.deepstack_features, strict=True)) or [()] * len(patches)
+        sizes = torch.tensor([[1, *grid] for grid in grids], device=pixels.device)
+        output = self.model.model.get_image_features(pixels, sizes, return_dict=True)
+        deepstack = getattr(output, "deepstack_features", None) or ()  # Qwen2.5-VL has none
+        levels = list(zip(*deepstack, strict=True)) or [()] * len(patches)
         return [
             ImageFeatures(tokens, tuple(deep), grid)
-            for tokens, deep in zip(output.pooler_output, levels, strict=True)
+            for tokens, deep, grid in zip(output.pooler_output, levels, grids, strict=True)
         ]
 
     def rope_positions(self, ids: Tensor, images: Sequence[ImageFeatures], start: int = 0) -> Tensor:

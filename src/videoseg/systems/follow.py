@@ -1,23 +1,28 @@
 """From [SEG] states to masks on every frame: targets are followed in step, masks leave as run-length codes.
 
-O3 specification §8.2. Every frame is encoded once per direction for all targets together.
+O3 specification §8.2; XMem takes SAM2's place with the preset's `tracker`. Every frame is encoded once per
+direction for all targets together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from videoseg.dialogue.preset import Preset
+from videoseg.errors import UsageError
 from videoseg.masks import Masklet, Rle, masklet_from_frames
 from videoseg.models.o3 import O3Model
 from videoseg.models.sam2 import MaskPrediction, Sam2
 from videoseg.systems.journal import Journal
-from videoseg.tracking.sam2 import TrackingJob, TrackingRun, VideoFeatures
+from videoseg.tracking.run import Job, TrackingRun
+from videoseg.tracking.sam2 import TrackingJob, VideoFeatures, language_jobs
+from videoseg.tracking.xmem import XMemFrames, XMemPrediction, XMemTracker
 from videoseg.video.reader import Video
 
 Progress = Callable[[str, int, int], None]
@@ -56,23 +61,41 @@ def stream(
 
     With a `journal` the masks of an interrupted run come first, and the run goes on where it stopped.
     """
-    walk = FrameWalk(video)
-    features = VideoFeatures(
-        model.sam2, walk, original=model.original_sam2, exact_normalization=preset.exact_normalization
-    )
-    device = model.sam2.device
-    jobs = [TrackingJob(target.keyframe, target.embedding.to(device)) for target in targets]
-    run = TrackingRun(
-        model.sam2, features, len(video), jobs, preset.propagation, original=model.original_sam2
-    )
+    run, compress = _tracking(model, preset, video, targets)
     if journal is not None:
         for query, frame, code, presence, score in journal.masks(run):
             yield FrameMask(query, frame, Rle.from_coco(code), presence, score)
     for job, frame, prediction in run:
-        mask = _compress(model.sam2, targets[job].query, frame, prediction, video.frame_size)
+        mask = FrameMask(targets[job].query, frame, *compress(prediction, video.frame_size))
         if journal is not None:
             journal.add(run, mask.query, frame, mask.code.to_coco(), mask.presence, mask.score)
         yield mask
+
+
+def _tracking(
+    model: O3Model, preset: Preset, video: Video, targets: Sequence[Target]
+) -> tuple[TrackingRun, Callable[[Any, tuple[int, int]], tuple[Rle, float, float]]]:
+    """The run that carries the targets through the video, and what makes a code of its predictions."""
+    sam2, original = model.sam2, model.original_sam2
+    options: dict[str, Any] = {"original": original, "exact_normalization": preset.exact_normalization}
+    prompts = [TrackingJob(target.keyframe, target.embedding.to(sam2.device)) for target in targets]
+    if preset.tracker == "sam2":
+        features = VideoFeatures(sam2, FrameWalk(video), **options)
+        jobs = language_jobs(sam2, len(video), prompts, preset.propagation, original)
+        return TrackingRun(jobs, features, len(video)), partial(_code_of_sam2, sam2)
+    if model.xmem is None:
+        raise UsageError("tracker xmem needs the weights of XMem: give xmem")
+
+    def mask_of(prompt: TrackingJob) -> Tensor:
+        keyframe = VideoFeatures(sam2, video.__getitem__, **options)(prompt.keyframe)
+        answer = sam2.segment(keyframe, sam2.prompt_language(prompt.embedding))
+        return sam2.upsample(answer.logits, video.frame_size) > 0
+
+    masks = [
+        Job(prompt.keyframe, XMemTracker(model.xmem, num_frames=len(video)), partial(mask_of, prompt))
+        for prompt in prompts
+    ]
+    return TrackingRun(masks, XMemFrames(model.xmem, FrameWalk(video)), len(video)), _code_of_xmem
 
 
 def follow(
@@ -93,12 +116,16 @@ def follow(
     return {query: masklet_from_frames(1, masks, len(video)) for query, masks in found.items()}
 
 
-def _compress(
-    sam2: Sam2, query: int, frame: int, prediction: MaskPrediction, size: tuple[int, int]
-) -> FrameMask:
+def _code_of_sam2(sam2: Sam2, prediction: MaskPrediction, size: tuple[int, int]) -> tuple[Rle, float, float]:
+    """Code, presence and score of the one object of a prediction."""
     mask = (sam2.upsample(prediction.logits, size)[0] > 0).cpu().numpy()
     presence = float(prediction.score.float().sigmoid().flatten()[0])
-    return FrameMask(query, frame, Rle.encode(mask), presence, float(prediction.iou.flatten()[0]))
+    return Rle.encode(mask), presence, float(prediction.iou.flatten()[0])
+
+
+def _code_of_xmem(prediction: XMemPrediction, size: tuple[int, int]) -> tuple[Rle, float, float]:
+    mask = prediction.masks(size)[0].cpu().numpy()
+    return Rle.encode(mask), float(prediction.presence[0]), float(prediction.score[0])
 
 
 class FrameWalk:

@@ -35,7 +35,7 @@ class ImageStore:
     def __init__(self, vlm: VLM, renderer: Renderer, frames: Frames, max_bytes: int = DEFAULT_BYTES) -> None:
         self._vlm = vlm
         self._renderer = renderer
-        self._frames = frames
+        self.frames = frames
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Hashable, ImageFeatures] = OrderedDict()
         self.encoded = 0
@@ -63,7 +63,7 @@ class ImageStore:
 
     def _encode(self, images: Sequence[ImageRef]) -> dict[Hashable, ImageFeatures]:
         patches = [
-            torch.from_numpy(self._renderer.patches(image, self._frames[image.frame])) for image in images
+            torch.from_numpy(self._renderer.patches(image, self.frames[image.frame])) for image in images
         ]
         self.encoded += len(images)
         encoded = self._vlm.encode_images(patches, [image.grid for image in images])

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from videoseg.errors import OutputError
-from videoseg.tracking.sam2 import TrackingRun
+from videoseg.tracking.run import TrackingRun
 
 Line = tuple[int, int, dict[str, Any], float, float]
 """Query, frame, COCO run-length code, presence, score."""
@@ -99,14 +99,25 @@ class Journal:
             file.truncate(kept)
 
     def add(
-        self, run: TrackingRun, query: int, frame: int, code: dict[str, Any], presence: float, score: float
+        self,
+        run: TrackingRun,
+        query: int,
+        frame: int,
+        code: dict[str, Any],
+        presence: float,
+        score: float,
+        *,
+        more: bool = False,
     ) -> None:
-        """Append a mask; every now and then, between two frames, the trackers are stored too."""
+        """Append a mask; every now and then, between two frames, the trackers are stored too.
+
+        `more` tells that the same prediction holds further masks, which come next.
+        """
         with (self.folder / "masks.jsonl").open("a") as file:
             file.write(json.dumps([query, frame, code, presence, score]) + "\n")
         self._lines += 1
         self._unsaved += 1
-        if self._unsaved >= self._every and run.between_frames:
+        if self._unsaved >= self._every and run.between_frames and not more:
             data = {"lines": self._lines, "run": run.state()}
             _replace(self.folder / "state.pt", lambda path: torch.save(data, path))
             self._unsaved = 0
@@ -119,6 +130,15 @@ class Journal:
         """Remove the folder: the run is complete."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def stamp(source: str) -> list[int] | None:
+    """Size and time of change of a file; None for what is not one."""
+    path = Path(source)
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _replace(path: Path, write: Any) -> None:

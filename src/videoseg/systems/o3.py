@@ -23,8 +23,8 @@ from videoseg.models.o3 import O3Model
 from videoseg.models.session import Sampler, greedy
 from videoseg.systems.follow import FrameMask, Progress, Target, follow, stream
 from videoseg.systems.images import ImageStore
-from videoseg.systems.journal import Journal
-from videoseg.systems.player import Dialogue, Notify, Player
+from videoseg.systems.journal import Journal, stamp
+from videoseg.systems.player import Dialogue, Notify, Player, View
 from videoseg.systems.provenance import provenance
 from videoseg.trace_json import trace_from_json, trace_to_json
 from videoseg.types import MaskReason, Query, Result, Trace
@@ -106,7 +106,9 @@ class O3System:
         if progress:
             progress("dialogue", len(queries), len(queries))
         masklets = follow(self.model, self.preset, video, targets, progress, journal)
-        shared = provenance(self.model, self.preset, self.seed, time.perf_counter() - started)
+        shared = provenance(
+            self.model, self.model.text.source, self.preset, self.seed, time.perf_counter() - started
+        )
         size = (len(video), *video.frame_size)
         return [
             Result(query, video.info, Masklets(*size, objects), trace, shared)
@@ -134,14 +136,15 @@ class O3System:
     def talk(self, video: Video, queries: Sequence[Query], notify: Notify | None = None) -> list[Dialogue]:
         """Play the dialogues, at most `max_rows` at a time; images are encoded once for all."""
         renderer = self.model.text.renderer(video.frame_size, self.preset)
-        images = ImageStore(self.model.vlm, renderer, video)
+        view = View(renderer, ImageStore(self.model.vlm, renderer, video))
         dialogues: list[Dialogue] = []
         for start in range(0, len(queries), self._max_rows):
             # A copy, so that every call samples the same with the same seed.
             sampler = copy(self._sampler)
-            player = Player(self.model, renderer, images, self.preset, sampler, _shifted(notify, start))
+            player = Player(self.model, self.preset, sampler, _shifted(notify, start))
             batch = queries[start : start + self._max_rows]
-            dialogues += player.play([Episode(len(video), query.text, self.preset) for query in batch])
+            episodes = [Episode(len(video), query.text, self.preset) for query in batch]
+            dialogues += player.play(episodes, [view] * len(episodes))
         return dialogues
 
     def _target(self, index: int, dialogue: Dialogue) -> Target | None:
@@ -154,7 +157,7 @@ class O3System:
         """What must be equal for an interrupted run to go on."""
         return {
             "video": asdict(video.info),
-            "file": _stamp(video.info.source),
+            "file": stamp(video.info.source),
             "queries": [asdict(query) for query in queries],
             "model": self.model.text.source,
             "preset": asdict(self.preset),
@@ -190,15 +193,6 @@ def as_queries(query: str | Query | Sequence[str | Query]) -> list[Query]:
     if len(set(taken)) < len(taken):
         queries = [replace(q, id=str(i)) for i, q in enumerate(queries)]
     return queries
-
-
-def _stamp(source: str) -> list[int] | None:
-    """Size and time of change of a file; None for what is not one."""
-    path = Path(source)
-    if not path.is_file():
-        return None
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _shifted(notify: Notify | None, start: int) -> Notify | None:

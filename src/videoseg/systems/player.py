@@ -1,8 +1,8 @@
 """Episodes played by a model: observations in, replies out, one cache for the whole dialogue.
 
-Several queries on one video are the rows of one session. What their first observations have in
-common, above all the images, is encoded once and forked (`stack.md` §2.2, point 5).
-Masks are not made here: a dialogue never depends on them (design contract 4).
+Several dialogues are the rows of one session, whether they ask about one video or about several. Equal
+first observations are encoded once and forked, as is the common beginning of different ones on one video
+(`stack.md` §2.2, point 5). Masks are not made here: a dialogue never depends on them (design contract 4).
 """
 
 from __future__ import annotations
@@ -36,11 +36,20 @@ class Reread:
     seg: tuple[int, Tensor] | None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class View:
+    """One video as dialogues see it: how it is rendered, and the features of its images."""
+
+    renderer: Renderer
+    images: ImageStore
+
+
 @dataclass(eq=False, slots=True)
 class Dialogue:
     """One query's episode while and after it is played; `replies` and `turns` run in step."""
 
     episode: Episode
+    view: View
     observations: list[Observation] = field(default_factory=list)
     replies: list[Generated] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -61,27 +70,30 @@ class Dialogue:
 
 
 class Player:
-    """Plays dialogues on one video with one model."""
+    """Plays dialogues with one model.
+
+    With `read_again` a reply that would be tokenised otherwise when read as text makes the dialogues be
+    encoded again from their text (specification §9); without it, as in rollouts, what was sampled stays.
+    """
 
     def __init__(
         self,
         model: O3Model,
-        renderer: Renderer,
-        images: ImageStore,
         preset: Preset,
         sampler: Sampler = greedy,
         notify: Notify | None = None,
+        *,
+        read_again: bool = True,
     ) -> None:
         self._model = model
-        self._renderer = renderer
-        self._images = images
         self._preset = preset
         self._sampler = sampler
         self._notify = notify
+        self._read_again = read_again
 
-    def play(self, episodes: Sequence[Episode]) -> list[Dialogue]:
-        """Play all episodes to their end; rows leave the session as their dialogues stop."""
-        dialogues = [Dialogue(episode) for episode in episodes]
+    def play(self, episodes: Sequence[Episode], views: Sequence[View]) -> list[Dialogue]:
+        """Play all episodes, each on its view, to their end; rows leave the session as dialogues stop."""
+        dialogues = [Dialogue(episode, view) for episode, view in zip(episodes, views, strict=True)]
         active = list(range(len(dialogues)))
         session: Session | None = None
         while active:
@@ -92,7 +104,7 @@ class Player:
                 self._sampler,
                 self._model.stop_ids,
                 self._preset.budget.max_new_tokens,
-                forbidden=self._renderer.forbidden_ids,
+                forbidden=current[0].view.renderer.forbidden_ids,
             )
             for row, dialogue, reply in zip(active, current, replies, strict=True):
                 self._take(row, dialogue, reply, started)
@@ -108,25 +120,19 @@ class Player:
         for dialogue, observation in zip(dialogues, observations, strict=True):
             dialogue.observations.append(observation)
         if session is None:
-            return self._start([self._renderer.first(observation) for observation in observations])[0]
-        if all(self._renderer.retokenises(dialogue.replies[-1].ids) for dialogue in dialogues):
-            session.extend([self._input(self._later(dialogue)) for dialogue in dialogues])
+            return self._start([_first(dialogue) for dialogue in dialogues], dialogues)[0]
+        if not self._read_again or all(d.view.renderer.retokenises(d.replies[-1].ids) for d in dialogues):
+            session.extend([_input(self._later(dialogue), dialogue) for dialogue in dialogues])
             return session
-        chunks = [self._encode_again(dialogue) for dialogue in dialogues]
-        session, states = self._start(chunks)
+        chunks = [_encode_again(dialogue) for dialogue in dialogues]
+        session, states = self._start(chunks, dialogues)
         for dialogue, chunk, read in zip(dialogues, chunks, states, strict=True):
             dialogue.reread = Reread(len(dialogue.replies), self._seg_in(dialogue, chunk, read))
         return session
 
     def _later(self, dialogue: Dialogue) -> Chunk:
         closed = dialogue.replies[-1].ids[-1] == self._model.end_id
-        return self._renderer.later(dialogue.observations[-1], closed=closed)
-
-    def _encode_again(self, dialogue: Dialogue) -> Chunk:
-        """The whole dialogue from its text, where the text does not give the sampled ids back."""
-        replies = [reply.ids for reply in dialogue.replies]
-        history = list(zip(dialogue.observations[:-1], replies, strict=True))
-        return self._renderer.prompt(history, dialogue.observations[-1])
+        return dialogue.view.renderer.later(dialogue.observations[-1], closed=closed)
 
     def _seg_in(
         self, dialogue: Dialogue, chunk: Chunk, states: Sequence[Tensor]
@@ -138,26 +144,34 @@ class Player:
         holding = [i for i, turn in enumerate(dialogue.turns) if SEG_TOKEN in turn.text]
         return holding[-1], torch.cat(list(states))[int(places[-1])]
 
-    def _start(self, chunks: Sequence[Chunk]) -> tuple[Session, list[list[Tensor]]]:
+    def _start(
+        self, chunks: Sequence[Chunk], dialogues: Sequence[Dialogue]
+    ) -> tuple[Session, list[list[Tensor]]]:
         """A session whose rows have read their chunks, and the states of these in pieces `[n, D]`.
 
-        The chunks' common beginning is encoded once.
+        Equal chunks on one view are encoded once, and so is what the others have in common.
         """
-        common = self._common_prefix(chunks)
-        session = Session(self._model.vlm, 1 if common else len(chunks))
-        begun = []
+        firsts, copies = _distinct(chunks, dialogues)
+        unique = [(chunks[row], dialogues[row]) for row in firsts]
+        common = self._common_prefix(unique)
+        session = Session(self._model.vlm, 1 if common else len(unique))
+        begun: list[Tensor] = []
         if common:
-            begun = session.extend([self._input(chunks[0], 0, common)])
-            session.fork(len(chunks))
-        rest = session.extend([self._input(chunk, common) for chunk in chunks])
-        return session, [[*begun, states] for states in rest]
+            begun = session.extend([_input(*unique[0], 0, common)])
+            session.fork(len(unique))
+        rest = session.extend([_input(chunk, dialogue, common) for chunk, dialogue in unique])
+        if len(unique) < len(chunks):
+            session.keep(copies)
+        return session, [[*begun, rest[number]] for number in copies]
 
-    def _common_prefix(self, chunks: Sequence[Chunk]) -> int:
+    def _common_prefix(self, unique: Sequence[tuple[Chunk, Dialogue]]) -> int:
         """Number of leading tokens that all chunks share; 0 where their images differ or there is one."""
-        first = chunks[0]
-        keys = [[image.key for image in chunk.images] for chunk in chunks]
-        if len(chunks) == 1 or any(other != keys[0] for other in keys):
+        first, view = unique[0][0], unique[0][1].view
+        keys = [[image.key for image in chunk.images] for chunk, _ in unique]
+        same_images = all(d.view is view and key == keys[0] for key, (_, d) in zip(keys, unique, strict=True))
+        if len(unique) == 1 or not same_images:
             return 0
+        chunks = [chunk for chunk, _ in unique]
         length = min(len(chunk.ids) for chunk in chunks)
         same = np.logical_and.reduce([chunk.ids[:length] == first.ids[:length] for chunk in chunks])
         common = length if same.all() else int(np.argmin(same))
@@ -165,21 +179,16 @@ class Player:
         image_id = self._model.vlm.config.image_token_id
         return common if all((chunk.ids[common:] != image_id).all() for chunk in chunks) else 0
 
-    def _input(self, chunk: Chunk, start: int = 0, end: int | None = None) -> RowInput:
-        """Tokens `start` to `end` of a chunk; its images belong to the first part, which holds them all."""
-        images = self._images.features(chunk.images) if start == 0 else []
-        return RowInput(chunk.ids[start:end].tolist(), images)
-
     def _take(self, row: int, dialogue: Dialogue, reply: Generated, started: float) -> None:
         """Record a reply and let the episode decide how to go on."""
-        observation = dialogue.observations[-1]
+        observation, renderer = dialogue.observations[-1], dialogue.view.renderer
         dialogue.replies.append(reply)
-        text = self._renderer.history_text(reply.ids)
+        text = renderer.history_text(reply.ids)
         dialogue.episode.step(text, truncated=not reply.stopped)
         played = dialogue.episode.turns[-1]
         turn = Turn(
             index=len(dialogue.turns),
-            shown=self._renderer.shown(observation),
+            shown=renderer.shown(observation),
             text=text,
             reply=played.reply,
             error=played.error,
@@ -195,6 +204,37 @@ class Player:
         """Feed a [SEG] that ends a reply: only then it has a state (O3 specification §6)."""
         if any(dialogue.replies[-1].ids[-1] == self._model.seg_id for dialogue in dialogues):
             session.flush()
+
+
+def _first(dialogue: Dialogue) -> Chunk:
+    return dialogue.view.renderer.first(dialogue.observations[0])
+
+
+def _encode_again(dialogue: Dialogue) -> Chunk:
+    """The whole dialogue from its text, where the text does not give the sampled ids back."""
+    replies = [reply.ids for reply in dialogue.replies]
+    history = list(zip(dialogue.observations[:-1], replies, strict=True))
+    return dialogue.view.renderer.prompt(history, dialogue.observations[-1])
+
+
+def _input(chunk: Chunk, dialogue: Dialogue, start: int = 0, end: int | None = None) -> RowInput:
+    """Tokens `start` to `end` of a chunk; its images belong to the first part, which holds them all."""
+    images = dialogue.view.images.features(chunk.images) if start == 0 else []
+    return RowInput(chunk.ids[start:end].tolist(), images)
+
+
+def _distinct(chunks: Sequence[Chunk], dialogues: Sequence[Dialogue]) -> tuple[list[int], list[int]]:
+    """Rows of the different chunks, and for every row the number of its own among these."""
+    known: dict[tuple[int, bytes], int] = {}
+    firsts: list[int] = []
+    copies = []
+    for row, (chunk, dialogue) in enumerate(zip(chunks, dialogues, strict=True)):
+        key = (id(dialogue.view), chunk.ids.tobytes())
+        if key not in known:
+            known[key] = len(firsts)
+            firsts.append(row)
+        copies.append(known[key])
+    return firsts, copies
 
 
 def _pending(episode: Episode) -> Observation:

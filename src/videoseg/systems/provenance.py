@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import asdict
-from functools import lru_cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from videoseg import __version__
+import torch
+from torch import nn
+
 from videoseg.dialogue.preset import Preset
-from videoseg.models.o3 import O3Model
+from videoseg.dialogue.r1 import R1Preset
+from videoseg.machine import peak_memory_mb, versions
 
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "av", "pycocotools")
 
 
-def provenance(model: O3Model, preset: Preset, seed: int, seconds: float) -> dict[str, Any]:
-    """A JSON-ready record of how a result was made."""
+def provenance(
+    model: nn.Module, source: dict[str, Any], preset: Preset | R1Preset, seed: int, seconds: float
+) -> dict[str, Any]:
+    """A JSON-ready record of how a result was made; `source` tells where the weights are from."""
+    first = next(model.parameters())
     return {
-        "videoseg": __version__,
-        "commit": commit(),
-        "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in PACKAGES},
-        "model": model.text.source,
+        **versions(PACKAGES),
+        "model": source,
         "preset": asdict(preset),
-        "device": str(model.vlm.device),
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "device": str(first.device),
+        "dtype": str(first.dtype).removeprefix("torch."),
         "seed": seed,
         "seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
+        "peak_device_memory_mb": peak_device_memory_mb(first.device),
     }
 
 
-def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, in MB (2**20 bytes); None on Windows."""
-    try:
-        import resource
-    except ImportError:
+def peak_device_memory_mb(device: torch.device) -> float | None:
+    """Most memory that tensors took on a CUDA device so far, in MB (2**20 bytes); None elsewhere."""
+    if device.type != "cuda":
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, 1)
-
-
-@lru_cache(maxsize=1)
-def commit() -> str | None:
-    """Commit of the source tree that this package runs from, `-dirty` appended; None when installed."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
+    return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from videoseg.errors import UsageError
 from videoseg.models.sam2 import FrameFeatures, MaskPrediction, PromptTokens, Sam2
-from videoseg.tracking.base import LiveMemories
+from videoseg.tracking.base import LiveMemories, direction
+from videoseg.tracking.run import Job, TrackingRun
 
 FeatureFunction = Callable[[int], FrameFeatures]
 """Features of one frame of a video, as a batch of one."""
@@ -93,14 +95,14 @@ class Sam2Tracker:
             "last": self._last,
         }
 
-    def restore(self, state: dict[str, Any], prompt: PromptTokens) -> None:
+    def restore(self, state: dict[str, Any], prompt: Callable[[], PromptTokens]) -> None:
         """Go on from `state` with the keyframe's prompt, as if every earlier frame had been tracked here."""
         device = self._sam2.device
         self._maps = {frame: kept.to(device) for frame, kept in state["maps"].items()}
         self._pointers = {frame: kept.to(device) for frame, kept in state["pointers"].items()}
         self._key = state["key"] and (state["key"][0].to(device), state["key"][1].to(device))
         self._keyframe, self._last = state["keyframe"], state["last"]
-        self._prompt = prompt
+        self._prompt = prompt()
 
     @property
     def live_memories(self) -> LiveMemories:
@@ -140,22 +142,13 @@ class Sam2Tracker:
         """Track into `frame`: keyframe + 1, + 2, ...; then, without a new start, keyframe - 1, - 2, ..."""
         if self._prompt is None:
             raise UsageError("the tracker has no keyframe: call start before step")
-        sign = self._direction(frame)
+        sign = direction(self._keyframe, self._last, frame)
         if self.mode is Propagation.PER_FRAME:
             answer = self._sam2.segment(features, self._prompt, gate=bool(self._options.gate))
         else:
             answer = self._track(features, frame, sign)
         self._last = frame
         return answer
-
-    def _direction(self, frame: int) -> int:
-        """+1 or -1; UsageError where `frame` does not follow the frame before it."""
-        turning = self._last >= self._keyframe and frame == self._keyframe - 1
-        sign = -1 if self._last < self._keyframe or turning else 1
-        if not turning and frame != self._last + sign:
-            expected = f"{self._last + sign}" + (f" or {self._keyframe - 1}" if sign > 0 else "")
-            raise UsageError(f"frame {frame} does not follow frame {self._last}: expected {expected}")
-        return sign
 
     def _track(self, features: FrameFeatures, frame: int, sign: int) -> MaskPrediction:
         follower = self._follower
@@ -254,91 +247,33 @@ def propagate_many(
 ) -> Iterator[tuple[int, int, MaskPrediction]]:
     """Carry several queries with their own keyframes through one video, sharing its frame features.
 
-    Yields (job, frame, masks): one sweep forward from the first keyframe, in which each job joins at its own,
-    then one backward from the last. So the features of a frame are computed at most twice, however many jobs
-    there are. Within a job the order and the results are those of `propagate`.
+    Yields (job, frame, masks) in the order of `tracking.run.TrackingRun`. Within a job the order and the
+    results are those of `propagate`.
     """
-    run = TrackingRun(sam2, video_features, num_frames, jobs, mode, original=original, options=options)
-    return iter(run)
+    return iter(
+        TrackingRun(
+            language_jobs(sam2, num_frames, jobs, mode, original, options), video_features, num_frames
+        )
+    )
 
 
-class TrackingRun:
-    """Several queries on their way through a video, as `propagate_many` describes; can be left and resumed.
-
-    `position` counts the frames visited of both sweeps. After an iteration ended or was given up the
-    trackers are closed; `state` must be taken before.
-    """
-
-    def __init__(
-        self,
-        sam2: Sam2,
-        video_features: FeatureFunction,
-        num_frames: int,
-        jobs: Sequence[TrackingJob],
-        mode: Propagation | str = Propagation.INJECT_EVERY_FRAME,
-        *,
-        original: Sam2 | None = None,
-        options: TrackingOptions | None = None,
-    ) -> None:
-        for job in jobs:
-            if not 0 <= job.keyframe < num_frames:
-                raise UsageError(
-                    f"keyframe {job.keyframe} is not in the video, whose frames are 0..{num_frames - 1}"
-                )
-        self._sam2, self._features, self._jobs = sam2, video_features, jobs
-        self._trackers = [
-            Sam2Tracker(sam2, mode, num_frames=num_frames, original=original, options=options) for _ in jobs
-        ]
-        first = min((job.keyframe for job in jobs), default=num_frames)
-        last = max((job.keyframe for job in jobs), default=0)
-        self._visits = [(frame, 1) for frame in range(first, num_frames)]
-        self._visits += [(frame, -1) for frame in range(last - 1, -1, -1)]
-        self.position = 0
-        self._left = 0
-
-    @property
-    def between_frames(self) -> bool:
-        """Whether every mask of the frames visited so far was yielded: only then `state` is complete."""
-        return self._left == 0
-
-    def state(self) -> dict[str, Any]:
-        """The position and what the trackers remember."""
-        return {"position": self.position, "trackers": [tracker.state() for tracker in self._trackers]}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on behind the frames that had been visited when `state` was taken."""
-        self.position = state["position"]
-        for job, tracker, kept in zip(self._jobs, self._trackers, state["trackers"], strict=True):
-            tracker.restore(kept, self._sam2.prompt_language(job.embedding))
-
-    def __iter__(self) -> Iterator[tuple[int, int, MaskPrediction]]:
-        try:
-            while self.position < len(self._visits):
-                frame, sign = self._visits[self.position]
-                answers = self._visit(frame, sign)
-                self.position += 1
-                for left, (number, answer) in zip(range(len(answers) - 1, -1, -1), answers, strict=True):
-                    self._left = left
-                    yield number, frame, answer
-        finally:
-            for tracker in self._trackers:
-                tracker.close()
-
-    def _visit(self, frame: int, sign: int) -> list[tuple[int, MaskPrediction]]:
-        """The masks of the jobs that are due on `frame`; its features are dropped on return."""
-        features = self._features(frame)
-        return [
-            (number, self._step(job, tracker, features, frame))
-            for number, (job, tracker) in enumerate(zip(self._jobs, self._trackers, strict=True))
-            if (frame - job.keyframe) * sign >= 0 and (sign > 0 or frame != job.keyframe)
-        ]
-
-    def _step(
-        self, job: TrackingJob, tracker: Sam2Tracker, features: FrameFeatures, frame: int
-    ) -> MaskPrediction:
-        if frame == job.keyframe:
-            return tracker.start(features, self._sam2.prompt_language(job.embedding), frame)
-        return tracker.step(features, frame)
+def language_jobs(
+    sam2: Sam2,
+    num_frames: int,
+    jobs: Sequence[TrackingJob],
+    mode: Propagation | str = Propagation.INJECT_EVERY_FRAME,
+    original: Sam2 | None = None,
+    options: TrackingOptions | None = None,
+) -> list[Job[FrameFeatures, PromptTokens, MaskPrediction]]:
+    """A tracker for each query, prompted with its language embeddings."""
+    return [
+        Job(
+            job.keyframe,
+            Sam2Tracker(sam2, mode, num_frames=num_frames, original=original, options=options),
+            partial(sam2.prompt_language, job.embedding),
+        )
+        for job in jobs
+    ]
 
 
 class VideoFeatures:

@@ -33,8 +33,12 @@ def group_advantages(
     groups: Sequence[int],
     prompts: Sequence[Hashable],
     size: int,
+    least_spread: float = 0.0,
 ) -> Advantages:
     """(R − mean) / (std + 1e-4) within each group, unbiased std (§12.3); 0 in groups of equal rewards.
+
+    `least_spread` is what a smaller std counts as. With 0, as published, rewards that differ by a hair weigh
+    as much as right and wrong; with continuous rewards that is noise once a policy is sure of itself.
 
     Rollout i belongs to group `groups[i]` and answers `prompts[i]` (whatever identifies video and query);
     the order is free. Raises UsageError if `size` < 2, and GroupError unless every group holds `size`
@@ -54,7 +58,8 @@ def group_advantages(
         if inside.max() - inside.min() < _EQUAL:
             zero_variance += 1
         else:
-            values[rows] = (inside - inside.mean()) / (inside.std() + EPSILON)
+            spread = inside.std().clamp_min(least_spread)
+            values[rows] = (inside - inside.mean()) / (spread + EPSILON)
     return Advantages(values.float(), len(members), zero_variance)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videoseg.training.collate import Batch
+from videoseg.training.aid_batch import AidBatch
 from videoseg.training.examples import NUM_LOOKS, Mention, SegTarget
 
 
@@ -81,7 +81,7 @@ def _centre(mask: Tensor) -> Tensor:
     return torch.stack([(mask.sum(0) * columns).sum() / total, (mask.sum(1) * rows).sum() / total])
 
 
-def gaze_loss(query: Tensor, key: Tensor, batch: Batch, scaling: float) -> Tensor:
+def gaze_loss(query: Tensor, key: Tensor, batch: AidBatch, scaling: float) -> Tensor:
     """Cross-entropy of one attention head at every mention, over all tokens before it.
 
     `query` and `key` `[B, L, D]` are the head's; the goal is the share of each visual token of the
@@ -101,7 +101,7 @@ def gaze_loss(query: Tensor, key: Tensor, batch: Batch, scaling: float) -> Tenso
     return torch.stack(losses).mean()
 
 
-def recall_loss(query: Tensor, key: Tensor, batch: Batch, scaling: float) -> Tensor:
+def recall_loss(query: Tensor, key: Tensor, batch: AidBatch, scaling: float) -> Tensor:
     """Cross-entropy of one attention head `[B, L, D]` at every recall, over all tokens up to it."""
     if not len(batch.recalls):
         return query.sum() * 0

@@ -1,74 +1,95 @@
-"""Examples to a padded batch. Rows are padded on the right, so that a causal pass needs no mask."""
+"""Dialogues to padded batches, for supervised training and GRPO alike (design contract 2).
+
+Rows are padded on the right, so that a causal pass needs no mask. Images and frames that several rows share
+(the same tensor objects) are in a batch once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from videoseg.training.examples import Example, Mention, SegTarget
+from videoseg.dialogue.render import Chunk
+from videoseg.errors import RenderError
+from videoseg.models.sam2 import FrameFeatures
+from videoseg.training.forward import DialogueBatch, MaskQuery
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Batch:
-    """B dialogues: ids and loss_mask `[B, L]`; images in token order row by row; [SEG]s with their rows.
+class DialogueRow:
+    """One dialogue: its rendering, the patches of its images in the chunk's order, and its mask queries.
 
-    `patches` and `grids` have one entry per image, `first_image[b]` is the number of row b's first one,
-    `first_token[i]` the position of image i's first token in its row. `looks` `[image tokens, looks]` and
-    `places` `[image tokens, 2]` follow the images; `recalls` `[R, 3]` are (row, position, goal).
+    `frames` are what the queries are drawn on, `MaskQuery.frame` counts in them; `MaskQuery.row` is set when
+    rows are joined. `name` says in messages where the dialogue comes from; `frame_keys` as in the batch.
     """
 
-    ids: Tensor
-    loss_mask: Tensor
-    patches: list[Tensor]
-    grids: list[tuple[int, int]]
-    first_image: list[int]
-    first_token: list[int]
-    looks: Tensor
-    places: Tensor
-    segs: list[SegTarget]
-    seg_rows: Tensor
-    mentions: list[Mention]
-    mention_rows: Tensor
-    recalls: Tensor
+    chunk: Chunk
+    patches: Sequence[Tensor]
+    frames: Sequence[Tensor | FrameFeatures] = ()
+    masks: Sequence[MaskQuery] = ()
+    name: str = ""
+    frame_keys: Sequence[str] = ()
+
+    def check(self) -> None:
+        """Raise RenderError unless every image has patches of its size, in token order (contract 2)."""
+        if len(self.patches) != len(self.chunk.images):
+            raise RenderError(
+                f"{self.name}: patches of {len(self.patches)} images for {len(self.chunk.images)} in the text"
+            )
+        for image, patches in zip(self.chunk.images, self.patches, strict=True):
+            if len(patches) != image.grid[0] * image.grid[1]:
+                raise RenderError(
+                    f"{self.name}, turn {image.turn}, frame {image.frame}: {len(patches)} patches for a grid "
+                    f"of {image.grid[0]}x{image.grid[1]}"
+                )
 
 
-def image_starts(example: Example, image_id: int) -> list[int]:
-    """Position of every image's first token in the ids of its dialogue."""
-    slots = np.flatnonzero(example.chunk.ids == image_id)
-    counts = np.cumsum([0, *(image.num_tokens for image in example.chunk.images)])
-    return [int(slots[count]) for count in counts[:-1]]
+class _Once(Generic[T]):
+    """Numbers things by identity, in the order in which they are first met."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, int] = {}
+        self.items: list[T] = []
+
+    def number(self, item: T) -> int:
+        if id(item) not in self.numbers:
+            self.numbers[id(item)] = len(self.items)
+            self.items.append(item)
+        return self.numbers[id(item)]
 
 
-def collate(examples: Sequence[Example], pad_id: int, image_id: int) -> Batch:
-    """Join examples into one batch."""
-    length = max(len(example.chunk.ids) for example in examples)
-    ids = torch.full((len(examples), length), pad_id)
-    mask = torch.zeros(len(examples), length, dtype=torch.bool)
-    first, rows, mention_rows, recalls = [], [], [], []
-    for row, example in enumerate(examples):
-        size = len(example.chunk.ids)
-        ids[row, :size] = torch.from_numpy(example.chunk.ids)
-        mask[row, :size] = torch.from_numpy(example.chunk.loss_mask)
-        first.append(sum(len(other.patches) for other in examples[:row]))
-        rows += [row] * len(example.segs)
-        mention_rows += [row] * len(example.mentions)
-        recalls += [(row, *recall) for recall in example.recalls]
-    return Batch(
+def join_rows(rows: Sequence[DialogueRow], pad_id: int) -> DialogueBatch:
+    """One batch of all rows; raises RenderError where a row's images and tokens do not fit."""
+    ids = torch.full((len(rows), max(len(row.chunk.ids) for row in rows)), pad_id)
+    loss_mask = torch.zeros(ids.shape, dtype=torch.bool)
+    images, frames = _Once[Tensor](), _Once[Tensor | FrameFeatures]()
+    masks: list[MaskQuery] = []
+    shown: list[tuple[int, ...]] = []
+    grids: dict[int, tuple[int, int]] = {}
+    keys: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        row.check()
+        ids[number, : len(row.chunk.ids)] = torch.from_numpy(row.chunk.ids)
+        loss_mask[number, : len(row.chunk.ids)] = torch.from_numpy(row.chunk.loss_mask)
+        shown.append(tuple(images.number(patches) for patches in row.patches))
+        grids |= dict(zip(shown[-1], (image.grid for image in row.chunk.images), strict=True))
+        keys |= {frames.number(f): key for f, key in zip(row.frames, row.frame_keys, strict=False)}
+        masks += [
+            replace(query, row=number, frame=frames.number(row.frames[query.frame])) for query in row.masks
+        ]
+    return DialogueBatch(
         ids,
-        mask,
-        [patches for example in examples for patches in example.patches],
-        [image.grid for example in examples for image in example.chunk.images],
-        first,
-        [start for example in examples for start in image_starts(example, image_id)],
-        torch.cat([example.looks for example in examples]),
-        torch.cat([example.places for example in examples]),
-        [seg for example in examples for seg in example.segs],
-        torch.tensor(rows, dtype=torch.long),
-        [mention for example in examples for mention in example.mentions],
-        torch.tensor(mention_rows, dtype=torch.long),
-        torch.tensor(recalls, dtype=torch.long).reshape(-1, 3),
+        loss_mask,
+        tuple(images.items),
+        tuple(grids[number] for number in range(len(images.items))),
+        tuple(shown),
+        tuple(frames.items),
+        tuple(masks),
+        tuple(keys.get(number, "") for number in range(len(frames.items))),
     )

@@ -22,7 +22,8 @@ from videoseg.data.world.wording import ordered
 from videoseg.dialogue.episode import Episode, Observation
 from videoseg.dialogue.grammar import format_reply
 from videoseg.dialogue.render import Chunk, ImageRef, Renderer
-from videoseg.models.o3 import O3Model
+from videoseg.models.o3 import SEG_TOKEN, O3Model, TextSide
+from videoseg.models.sam2 import Sam2
 from videoseg.training.words import COLOUR_INDEX, SIZE_INDEX, shrink
 from videoseg.types import Role
 
@@ -95,13 +96,13 @@ def draw_example(
     sample = draw_sample(seed, spec)
     renderer = model.text.renderer((spec.height, spec.width))
     chunk = renderer.dialogue(play_truth(sample, renderer, single_turn=single_turn))
-    drawn = _Drawn(sample)
+    drawn = Drawn(sample)
     patches = [torch.from_numpy(renderer.patches(image, drawn.frame(image.frame))) for image in chunk.images]
-    looks = torch.cat([_looks(sample, drawn, image) for image in chunk.images])
-    source = _Source(sample, drawn, model, mask_size if masks else 0)
+    looks = torch.cat([token_looks(sample, drawn, image) for image in chunk.images])
+    source = Source(sample, drawn, model.text, model.sam2 if masks else None, mask_size)
     segs = _seg_targets(source, chunk, seed) if sample.question.targets else []
-    places = torch.cat([_places(image) for image in chunk.images])
-    return Example(chunk, patches, looks, places, segs, _mentions(source, chunk), _recalls(source, chunk))
+    places = torch.cat([token_places(image) for image in chunk.images])
+    return Example(chunk, patches, looks, places, segs, _mentions(source, chunk), recalls_of(source, chunk))
 
 
 def play_truth(
@@ -125,7 +126,7 @@ def play_truth(
     return turns
 
 
-class _Drawn:
+class Drawn:
     """Frames of one sample, each drawn once."""
 
     def __init__(self, sample: Sample) -> None:
@@ -133,27 +134,30 @@ class _Drawn:
         self._kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
 
     def both(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Frame `uint8 [H, W, 3]` and visible masks `bool [things, H, W]`."""
         if index not in self._kept:
             self._kept[index] = self._stage.frame(index)
         return self._kept[index]
 
     def frame(self, index: int) -> NDArray[np.uint8]:
+        """The frame alone."""
         return self.both(index)[0]
 
     def masks(self, index: int) -> NDArray[np.bool_]:
+        """The masks alone."""
         return self.both(index)[1]
 
 
-def _coverage(masks: NDArray[np.bool_], image: ImageRef) -> Tensor:
+def coverage(masks: NDArray[np.bool_], image: ImageRef) -> Tensor:
     """Share of every visual token of an image that each mask covers, `[masks, tokens]`."""
     rows, columns = (side // image.merge for side in image.grid)
     pooled = F.adaptive_avg_pool2d(torch.from_numpy(masks).float()[:, None], (rows, columns))
     return pooled.flatten(1)
 
 
-def _looks(sample: Sample, drawn: _Drawn, image: ImageRef) -> Tensor:
+def token_looks(sample: Sample, drawn: Drawn, image: ImageRef) -> Tensor:
     """Which (colour, size) looks each visual token shows: 1 where one covers more than 4 % of it."""
-    cover = _coverage(drawn.masks(image.frame), image)
+    cover = coverage(drawn.masks(image.frame), image)
     looks = torch.zeros(cover.shape[1], NUM_LOOKS)
     for thing, share in zip(sample.scene.things, cover, strict=True):
         number = COLOUR_INDEX[thing.colour] * 2 + SIZE_INDEX[thing.size]
@@ -165,7 +169,7 @@ def _looks(sample: Sample, drawn: _Drawn, image: ImageRef) -> Tensor:
     return looks
 
 
-def _places(image: ImageRef) -> Tensor:
+def token_places(image: ImageRef) -> Tensor:
     """Column and row third (0, 1, 2) of the centre of every visual token, `int64 [tokens, 2]`."""
     rows, columns = (side // image.merge for side in image.grid)
     y = ((torch.arange(rows) + 0.5) / rows * 3).long()[:, None].expand(rows, columns)
@@ -181,38 +185,39 @@ def _supervised_image(images: Sequence[ImageRef], turn: int, rng: np.random.Gene
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Source:
-    """What [SEG] targets are made from; without masks if `mask_size` is 0."""
+class Source:
+    """What targets and aids are made from; [SEG]s have masks of `mask_size` only with `sam2`."""
 
     sample: Sample
-    drawn: _Drawn
-    model: O3Model
-    mask_size: int
+    drawn: Drawn
+    text: TextSide
+    sam2: Sam2 | None = None
+    mask_size: int = 64
 
 
-def _seg_targets(source: _Source, chunk: Chunk, seed: int) -> list[SegTarget]:
+def _seg_targets(source: Source, chunk: Chunk, seed: int) -> list[SegTarget]:
     rng = np.random.default_rng([seed, 3])
     segs = []
-    for turn, position in enumerate(np.flatnonzero(chunk.ids == source.model.seg_id)):
+    for turn, position in enumerate(np.flatnonzero(chunk.ids == source.text.token_id(SEG_TOKEN))):
         shown = _supervised_image(chunk.images, turn, rng)
         segs.append(_seg_target(source, chunk.images[shown], shown, int(position)))
     return segs
 
 
-def _seg_target(source: _Source, image: ImageRef, shown: int, position: int) -> SegTarget:
+def _seg_target(source: Source, image: ImageRef, shown: int, position: int) -> SegTarget:
     targets = list(source.sample.question.targets)
     things = [source.sample.scene.things[target] for target in targets]
     frame, visible = source.drawn.both(image.frame)
     union = np.logical_or.reduce(visible[targets])
-    cells = _coverage(union[None], image)[0]
+    cells = coverage(union[None], image)[0]
     words = tuple((COLOUR_INDEX[thing.colour], SIZE_INDEX[thing.size]) for thing in things)
-    if not source.mask_size:
+    if source.sam2 is None:
         return SegTarget(position, words, torch.zeros(0), torch.zeros(0), shown, cells)
     mask = shrink(union, source.mask_size)
-    return SegTarget(position, words, source.model.sam2.preprocess(frame), mask, shown, cells)
+    return SegTarget(position, words, source.sam2.preprocess(frame), mask, shown, cells)
 
 
-def _mentions(source: _Source, chunk: Chunk) -> list[Mention]:
+def _mentions(source: Source, chunk: Chunk) -> list[Mention]:
     """Words at which one must look: in the first turn at every thing, later at the targets.
 
     In step 1 the size word is followed by when a thing is there. In step 2 the size word and "to" are
@@ -228,27 +233,29 @@ def _mentions(source: _Source, chunk: Chunk) -> list[Mention]:
     everything = ordered(scene, range(len(scene.things)))
     views = [high, high, high[::-1], high[::-1], high[::-1]]
     found = []
-    for turn, (one, two) in enumerate(_steps(source, chunk)):
+    for turn, (one, two) in enumerate(step_spans(source, chunk)):
         if turn == 0:
-            entries = zip(everything, _parts(source, chunk, one), _parts(source, chunk, two), strict=True)
+            entries = zip(
+                everything, looking_words(source, chunk, one), looking_words(source, chunk, two), strict=True
+            )
             for number, early, words in entries:
-                found += [_first_view(source, chunk, number, position, high) for position in early]
+                found += [first_view(source, chunk, number, position, high) for position in early]
                 pairs = zip(words, views, strict=False)
-                found += [_first_view(source, chunk, number, *pair) for pair in pairs]
+                found += [first_view(source, chunk, number, *pair) for pair in pairs]
             continue
         if question.condition.gap is not None:
-            for number, words in zip(everything, _parts(source, chunk, one), strict=True):
+            for number, words in zip(everything, looking_words(source, chunk, one), strict=True):
                 found += [
-                    _first_view(source, chunk, number, position, [*later[1:], *later[:1]])
+                    first_view(source, chunk, number, position, [*later[1:], *later[:1]])
                     for position in words
                 ]
         targets = ordered(scene, question.targets)
-        for number, words in zip(targets, _parts(source, chunk, two, "\u0120and"), strict=True):
-            found += [_first_view(source, chunk, number, position, keys) for position in words]
+        for number, words in zip(targets, looking_words(source, chunk, two, "\u0120and"), strict=True):
+            found += [first_view(source, chunk, number, position, keys) for position in words]
     return [mention for mention in found if mention]
 
 
-def _recalls(source: _Source, chunk: Chunk) -> list[tuple[int, int]]:
+def recalls_of(source: Source, chunk: Chunk) -> list[tuple[int, int]]:
     """Words that follow from an entry of step 1 (questions of time) or 2, whose last word stands for it.
 
     In step 3 of the first turn the names of what matches, and how the thing moves that another is compared
@@ -256,7 +263,7 @@ def _recalls(source: _Source, chunk: Chunk) -> list[tuple[int, int]]:
     """
     scene, condition = source.sample.scene, source.sample.question.condition
     targets = ordered(scene, source.sample.question.targets)
-    token, steps = source.model.text.token_id, _steps(source, chunk)
+    token, steps = source.text.token_id, step_spans(source, chunk)
     if not targets or condition.texture is not None:
         return []
     if condition.gap is not None:
@@ -276,27 +283,27 @@ def _recalls(source: _Source, chunk: Chunk) -> list[tuple[int, int]]:
     return found
 
 
-def _ends(source: _Source, chunk: Chunk, step: range) -> dict[int, int]:
+def _ends(source: Source, chunk: Chunk, step: range) -> dict[int, int]:
     """Per thing the position of the last word of its entry in a step that lists all things."""
     scene = source.sample.scene
-    breaks = [position - 1 for position in step if chunk.ids[position] == source.model.text.token_id(";")]
+    breaks = [position - 1 for position in step if chunk.ids[position] == source.text.token_id(";")]
     return dict(zip(ordered(scene, range(len(scene.things))), [*breaks, step.stop - 1], strict=True))
 
 
-def _steps(source: _Source, chunk: Chunk) -> list[tuple[range, range]]:
+def step_spans(source: Source, chunk: Chunk) -> list[tuple[range, range]]:
     """Token positions of steps 1 and 2 of every turn."""
     ids = chunk.ids.tolist()
     marks = ("<think>Step 1:", ". Step 2:", ". Step 3:")
     one, two, three = (
-        [position for position, token in enumerate(ids) if token == source.model.text.token_id(mark)]
-        for mark in marks
+        [position for position, token in enumerate(ids) if token == wanted]
+        for wanted in map(source.text.token_id, marks)
     )
     return [(range(a, b), range(b, c)) for a, b, c in zip(one, two, three, strict=True)]
 
 
-def _parts(source: _Source, chunk: Chunk, step: range, divider: str = ";") -> list[list[int]]:
+def looking_words(source: Source, chunk: Chunk, step: range, divider: str = ";") -> list[list[int]]:
     """Per thing described in a step the positions of the words at which one must look at it."""
-    tokenizer = source.model.text.tokenizer
+    tokenizer = source.text.tokenizer
     found: list[list[int]] = [[]]
     for position in step:
         word = tokenizer.convert_ids_to_tokens(int(chunk.ids[position]))
@@ -307,13 +314,13 @@ def _parts(source: _Source, chunk: Chunk, step: range, divider: str = ";") -> li
     return found
 
 
-def _first_view(
-    source: _Source, chunk: Chunk, thing: int, position: int, views: Sequence[int]
+def first_view(
+    source: Source, chunk: Chunk, thing: int, position: int, views: Sequence[int]
 ) -> Mention | None:
     """The first of the images `views` that shows a thing."""
     for shown in views:
         image = chunk.images[shown]
-        cells = _coverage(source.drawn.masks(image.frame)[thing : thing + 1], image)[0]
+        cells = coverage(source.drawn.masks(image.frame)[thing : thing + 1], image)[0]
         if float(cells.sum()) > 0:
             return Mention(position, shown, cells)
     return None

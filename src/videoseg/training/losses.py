@@ -8,8 +8,25 @@ from torch.nn import functional as F
 
 
 def token_loss(logits: Tensor, ids: Tensor) -> Tensor:
-    """Mean cross-entropy of `logits` `[N, V]` for the tokens `ids` `[N]` that they predict, in float32."""
-    return F.cross_entropy(logits.float(), ids)
+    """Cross-entropy `[N]` of `logits` `[N, V]` for the tokens `ids` `[N]` that they predict, in float32."""
+    return F.cross_entropy(logits.float(), ids, reduction="none")
+
+
+def group_means(values: Tensor, groups: Tensor, size: int) -> Tensor:
+    """Mean of `values` `[N]` in each of `size` groups, `[size]`; 0 where a group is empty."""
+    sums = values.new_zeros(size).index_add(0, groups, values)
+    return sums / groups.bincount(minlength=size).clamp(min=1)
+
+
+def per_dialogue(values: Tensor, segs: Tensor, seg_rows: Tensor, rows: int) -> Tensor:
+    """Loss of masks: mean over dialogues of the mean over their [SEG]s of the mean over their frames (§11).
+
+    `values` `[M]` belong to the [SEG]s `segs` `[M]`, these to the dialogues `seg_rows` `[N]` of `rows`. A
+    dialogue without masks counts as 0, so that parts of a batch (micro-batches, processes) add up to it.
+    """
+    each = group_means(values, segs, len(seg_rows))
+    used = segs.unique()
+    return group_means(each[used], seg_rows[used], rows).mean()
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:

@@ -178,10 +178,12 @@ def overlay(
     *,
     colors: Sequence[tuple[int, int, int]] | None = None,
     alpha: float = 0.5,
+    thickness: int | None = None,
 ) -> Frame:
     """Tint each mask and draw its contour: frame uint8 [H, W, 3], masks bool [N, H, W].
 
-    Returns a new uint8 [H, W, 3]; a later mask lies over an earlier one.
+    Returns a new uint8 [H, W, 3]; a later mask lies over an earlier one. `thickness` of the contour is in
+    pixels, None: by the size of the frame.
     """
     if masks.ndim != 3 or masks.shape[1:] != frame.shape[:2]:
         raise UsageError(
@@ -189,10 +191,10 @@ def overlay(
             f"masks are bool [N, H, W] of the frame's size"
         )
     picture = frame.copy()
-    thickness = max(1, round(min(frame.shape[:2]) / 240))
+    width = thickness or max(1, round(min(frame.shape[:2]) / 240))
     for position, mask in enumerate(masks):
         color = np.array(colors[position] if colors else color_of(position), dtype=np.float32)
-        _tint(picture, mask, color, alpha, thickness)
+        _tint(picture, mask, color, alpha, width)
     return picture
 
 
@@ -203,7 +205,10 @@ def _tint(picture: Frame, mask: BoolArray, color: NDArray[np.float32], alpha: fl
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     inside, view = mask[box], picture[box]
     # Beyond the box lies background, beyond the picture the mask goes on: no line along its border.
-    inner = ndimage.binary_erosion(np.pad(mask, 1, mode="edge"), iterations=thickness)[1:-1, 1:-1][box]
+    around = np.pad(mask, thickness, mode="edge")
+    inner = ndimage.binary_erosion(around, iterations=thickness)[thickness:-thickness, thickness:-thickness][
+        box
+    ]
     view[inside] = np.rint(view[inside] * (1 - alpha) + color * alpha).astype(np.uint8)
     view[inside & ~inner] = color.astype(np.uint8)
 

@@ -8,17 +8,17 @@ import pytest
 
 from videoseg.dialogue.preset import COLD_START_BUDGET, DEFAULT, RELEASED, RL_BUDGET, Budget, preset
 from videoseg.errors import UsageError
-from videoseg.types import Role
+from videoseg.types import O3_ROLES
 
 
 def test_published_budgets() -> None:
     published = Budget()
     assert (published.low_frames, published.high_frames, published.later_frames) == (20, 8, 5)
-    assert [published.max_pixels(role) for role in Role] == [25_088, 200_704, 401_408]
+    assert [published.max_pixels(role) for role in O3_ROLES] == [25_088, 200_704, 401_408]
     assert (published.min_pixels, published.max_turns, published.max_new_tokens) == (3_136, 3, 1024)
-    assert [RL_BUDGET.max_pixels(role) for role in Role] == [25_088, 100_352, 200_704]
+    assert [RL_BUDGET.max_pixels(role) for role in O3_ROLES] == [25_088, 100_352, 200_704]
     assert (RL_BUDGET.low_frames, RL_BUDGET.high_frames, RL_BUDGET.max_new_tokens) == (10, 5, 512)
-    assert [COLD_START_BUDGET.max_pixels(role) for role in Role] == [25_088, 100_352, 401_408]
+    assert [COLD_START_BUDGET.max_pixels(role) for role in O3_ROLES] == [25_088, 100_352, 401_408]
     assert DEFAULT.budget == RELEASED.budget == published
 
 

@@ -20,7 +20,7 @@ from videoseg.dialogue.preset import DEFAULT, RELEASED, Preset, preset
 from videoseg.dialogue.prompts import SYSTEM_PROMPT, clean_query
 from videoseg.dialogue.render import Renderer, check_query, join, require_features
 from videoseg.errors import CheckpointError, QueryError, RenderError
-from videoseg.types import Answer, Interval, Role, Select, ShownFrame
+from videoseg.types import O3_ROLES, Answer, Interval, Role, Select, ShownFrame
 
 SIZE = (48, 64)
 SMALL = {"low_pixels": 1024, "high_pixels": 2048, "keyframe_pixels": 3072, "min_pixels": 256}
@@ -197,7 +197,7 @@ def test_image_keys_and_shown_sizes(renderer: Renderer) -> None:
 
 def test_patches(renderer: Renderer) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    observation = Observation(tuple(ImagePart(0, role) for role in Role), 1)
+    observation = Observation(tuple(ImagePart(0, role) for role in O3_ROLES), 1)
     for image in renderer.first(observation).images:
         patches = renderer.patches(image, frame)
         assert patches.shape == (image.grid[0] * image.grid[1], 3 * 2 * 8 * 8)

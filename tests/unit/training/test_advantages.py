@@ -100,3 +100,12 @@ def test_constant_needs_its_constant() -> None:
 @pytest.mark.parametrize("mode", ["sequence", "token", "constant"])
 def test_no_tokens_at_all(mode: str) -> None:
     assert token_weights(ROWS[:0], 3, mode, constant=1).shape == (0,)  # type: ignore[arg-type]
+
+
+def test_hair_wide_differences_need_not_count_as_much_as_right_and_wrong() -> None:
+    rewards = [1.0, 1.001, 0.0, 3.0]
+    published, floored = (group_advantages(rewards, [0, 0, 1, 1], "aabb", 2, least) for least in (0.0, 1.0))
+    assert published.values[1] == pytest.approx(0.62, abs=0.01)
+    assert floored.values[1] == pytest.approx(0.0005, rel=1e-3)
+    assert floored.values[2:].tolist() == published.values[2:].tolist(), "a larger spread is not touched"
+    assert floored.zero_variance == 0

@@ -59,7 +59,7 @@ def test_every_tiny_configuration_can_be_read() -> None:
     folder = Path(__file__).resolve().parents[3] / "configs"
     for path in sorted(folder.glob("tiny-words*.yaml")):
         assert read_words_config(path).steps > 0
-    for name in ("tiny-text", "tiny-masks"):
+    for name in ("tiny-text", "tiny-masks", "tiny-sft", "tiny-coldstart", "tiny-coldstart-masks"):
         assert read_config(folder / f"{name}.yaml").words
     with pytest.raises(UsageError, match="unknown field frames"):
         read_config(folder / "tiny-words.yaml", frames=1)

@@ -1,184 +1,363 @@
-"""The supervised loop: right targets, gradients where they belong, resumable, and it learns."""
+"""The supervised loop: losses by hand, the same update however it is divided, resumable to the last bit."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from videoseg.data.world.sampler import WorldSpec, draw_sample
-from videoseg.data.world.trace import name_of
-from videoseg.errors import CheckpointError, UsageError
-from videoseg.models.checkpoints.folder import load_folder, save_folder
+from data_builders import (
+    LINE,
+    ground,
+    make_chat,
+    make_grandf,
+    make_mevis,
+    make_refcoco,
+    make_timelens,
+    make_vts_cot,
+    square,
+)
+from videoseg.errors import DatasetError, InterruptedRunError, UsageError
+from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.o3 import O3Model
-from videoseg.training.aids import Aids, distil_loss, gaze_loss
-from videoseg.training.collate import collate, image_starts
-from videoseg.training.config import LossWeights, SupervisedConfig, build_config, read_config
+from videoseg.training.batches import stage_batch
+from videoseg.training.config import SupervisedConfig
 from videoseg.training.curves import read_records
-from videoseg.training.examples import LOOKING, draw_example
+from videoseg.training.losses import mask_loss, per_dialogue, token_loss
+from videoseg.training.sources import MixSource, grouped_order, open_source
 from videoseg.training.supervised import Trainee, run
-from videoseg.training.words import ANY, WordTable, draw_batch
 
-SPEC = WorldSpec(lengths=(8,))
-
-
-def image_id(model: O3Model) -> int:
-    return model.vlm.config.image_token_id
+Recipe = Callable[..., SupervisedConfig]
+VTS = [{"dataset": "vts-cot", "repeats": 1, "draws": 1}]
+MEVIS = [{"dataset": "mevis", "folder": "mevis", "repeats": 2, "draws": 2, "frames": 2}]
 
 
-def test_loss_is_on_replies_only(small_model: O3Model) -> None:
-    example = draw_example(3, SPEC, small_model, masks=False)
-    chunk = example.chunk
-    text = small_model.text.tokenizer.decode(chunk.ids[chunk.loss_mask])
-    assert text.startswith("<think>Step 1:")
-    assert text.endswith("<|im_end|>")
-    assert "Here are" not in text
-    assert "<|image_pad|>" not in text
-    assert len(example.patches) == len(chunk.images)
-    assert len(example.looks) == chunk.num_image_tokens
+def records(folder: str | Path) -> list[dict[str, Any]]:
+    """What a run logged, without the time that it took."""
+    found = read_records(Path(folder) / "metrics.jsonl")
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in found]
 
 
-def test_every_turn_has_its_seg_target(small_model: O3Model) -> None:
-    for seed in range(12):
-        example = draw_example(seed, SPEC, small_model)
-        sample = draw_sample(seed, SPEC)
-        for seg in example.segs:
-            assert example.chunk.ids[seg.position] == small_model.seg_id
-            assert seg.mask.shape == (64, 64)
-            assert seg.cells.shape == (example.chunk.images[seg.shown].num_tokens,)
-        expected = {"none": 0, "detail": 1}.get(sample.question.family, 2)
-        assert len(example.segs) == expected
-
-
-def test_padding_does_not_change_a_row(small_model: O3Model) -> None:
-    examples = [draw_example(seed, SPEC, small_model, masks=False) for seed in range(4)]
-    trainee = Trainee(small_model.eval(), LossWeights(distil=0), None, masks=False)
+def test_losses_by_hand(small_model: O3Model, recipe: Recipe, tmp_path: Path) -> None:
+    """Every dialogue counts the same, in it every [SEG], of that every frame (specification §10, §11)."""
+    make_vts_cot(tmp_path)
+    config = recipe(data=VTS, points=0)
+    source, _ = open_source(small_model, config, 1)
+    trainee = Trainee(small_model, config).eval()
+    batch = stage_batch([source.item(0), source.item(1)], 0, small_model)
     with torch.no_grad():
-        alone = [
-            trainee(collate([example], 0, image_id(small_model)))["text"] * example.chunk.loss_mask.sum()
-            for example in examples
-        ]
-        together = trainee(collate(examples, 0, image_id(small_model)))["text"]
-    tokens = sum(int(example.chunk.loss_mask.sum()) for example in examples)
-    torch.testing.assert_close(torch.stack(alone).sum() / tokens, together, rtol=1e-4, atol=1e-5)
+        output = trainee.teacher(batch.dialogue)
+        terms = trainee(batch)
+    texts, masks = [], []
+    for row in range(2):
+        mine = output.rows == row
+        logits = small_model.vlm.logits(output.hidden[mine])
+        texts.append(token_loss(logits, batch.dialogue.ids[row, output.columns[mine]]).mean())
+        per_seg: dict[int, list[torch.Tensor]] = {}
+        for query, logits in zip(batch.dialogue.masks, output.mask_logits, strict=True):
+            if query.row == row and query.truth is not None:
+                loss = mask_loss(logits[None], query.truth.float()[None], bce=2.0, dice=0.5)[0]
+                per_seg.setdefault(query.seg, []).append(loss)
+        masks.append(torch.stack([torch.stack(values).mean() for values in per_seg.values()]).mean())
+    assert sorted(len(output.rows[output.rows == row]) for row in range(2))[0] > 10
+    torch.testing.assert_close(terms["text"], torch.stack(texts).mean())
+    torch.testing.assert_close(terms["mask"], torch.stack(masks).mean())
+    torch.testing.assert_close(terms["loss"], terms["text"] + terms["mask"])
 
 
-def test_gradients_reach_every_part(small_model: O3Model) -> None:
-    table = WordTable(256)
-    trainee = Trainee(small_model, LossWeights(dense=1, pointer=1, vec=1), table, masks=True)
-    batch = collate([draw_example(seed, SPEC, small_model) for seed in range(3)], 0, image_id(small_model))
-    trainee.total(trainee(batch)).backward()
-    for name in (
-        "vlm.model.model.visual",
-        "vlm.model.model.language_model",
-        "projector",
-        "sam2.model.mask_decoder",
+def test_masks_are_averaged_over_segs_and_dialogues() -> None:
+    values = torch.tensor([1.0, 3.0, 10.0, 5.0])
+    segs, seg_rows = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 0, 1])
+    assert per_dialogue(values, segs, seg_rows, 2).item() == pytest.approx(((2 + 10) / 2 + 5) / 2)
+    assert per_dialogue(values, segs, seg_rows, 3).item() == pytest.approx((6 + 5 + 0) / 3)
+    assert per_dialogue(values[:2], segs[:2], seg_rows, 2).item() == pytest.approx(1.0)
+
+
+def test_a_mixture_of_real_layouts_learns(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    make_refcoco(tmp_path / "refcoco")
+    make_grandf(tmp_path / "gcg", {"A man": ground(0, 5, square())})
+    make_timelens(tmp_path / "t", LINE)
+    make_chat(tmp_path / "chat")
+    names = {
+        "mevis": "mevis",
+        "refcoco": "refcoco",
+        "gcg-grandf": "gcg",
+        "timelens": "t",
+        "chat-univi": "chat",
+    }
+    data = [{"dataset": name, "folder": folder, "repeats": 1} for name, folder in names.items()]
+    config = recipe(
+        data=data, steps=8, batch=2, lr=2e-3, lora={"r": 4, "alpha": 8, "dropout": 0.0}, train=TRAINED
+    )
+    folder = run(config)
+    logged = records(config.out)
+    assert logged[-1]["text"] < 0.8 * logged[0]["text"]
+    assert all(math.isfinite(record["loss"]) for record in logged)
+    load_folder(folder)
+
+
+TRAINED = [
+    "vlm.model.model.language_model.embed_tokens",
+    "vlm.model.lm_head",
+    "projector",
+    "sam2.model.mask_decoder",
+]
+
+
+def test_cold_start_learns_masks_and_text(recipe: Recipe, tmp_path: Path) -> None:
+    make_vts_cot(tmp_path)
+    config = recipe(data=VTS, steps=10, batch=2, lr=3e-3)
+    run(config)
+    logged = records(config.out)
+    assert logged[-1]["text"] < logged[0]["text"]
+    assert logged[-1]["mask"] < logged[0]["mask"]
+
+
+def test_what_is_frozen_stays(recipe: Recipe, small_folder: Path, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    config = recipe(data=MEVIS, steps=2, lora={"r": 4, "alpha": 8, "dropout": 0.1}, train=TRAINED)
+    before, after = (load_folder(folder).state_dict() for folder in (small_folder, run(config)))
+    assert set(before) == set(after)
+    changed = {name for name in before if not torch.equal(before[name].bfloat16(), after[name].bfloat16())}
+    home = "vlm.model.model.language_model.layers."
+    assert {f"{home}{n}.{part}.weight" for n in range(4) for part in LINEAR} <= changed
+    assert all(name.startswith((home, *TRAINED)) for name in changed)
+    assert {name for name in changed if "norm" in name and name.startswith("vlm")} == set()
+    assert {"vlm.model.lm_head.weight", f"{TRAINED[0]}.weight"} <= changed
+    assert any(name.startswith("sam2.model.mask_decoder.transformer") for name in changed)
+    assert not any("iou_prediction_head" in name for name in changed)
+
+
+LINEAR = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+)
+
+
+def test_resuming_in_process_repeats_the_curve(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    settings = {"data": MEVIS, "lora": {"r": 4, "alpha": 8, "dropout": 0.2}, "optimizer": "muon", "steps": 4}
+    whole = recipe(**settings, out=str(tmp_path / "whole"))
+    run(whole)
+    stopped = replace(whole, out=str(tmp_path / "stopped"))
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError, match="after step 2"):
+        run(stopped, report=stop)
+    run(stopped)
+    assert records(stopped.out) == records(whole.out)
+    weights = [load_folder(Path(out) / "model").state_dict() for out in (whole.out, stopped.out)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+START = """
+import sys, json
+from videoseg.training.config import build_config
+from videoseg.training.supervised import run
+run(build_config(json.loads(sys.argv[1])))
+"""
+
+
+def start(config: SupervisedConfig, *before: str) -> subprocess.Popen[str]:
+    """The same run in a process of its own."""
+    command = [*before, sys.executable, "-c", START, json.dumps(asdict(config))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_with_the_same_curve(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    whole = recipe(data=MEVIS, steps=8, out=str(tmp_path / "whole"), threads=1, save_minutes=0)
+    run(whole)
+    killed = replace(whole, out=str(tmp_path / "killed"))
+    process = start(killed)
+    metrics = Path(killed.out) / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < 3):
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it must not have come to its end"
+    with metrics.open("a") as file:
+        file.write('{"text": 1.2, "st')  # a record that was being written
+    run(killed)
+    assert records(killed.out) == records(whole.out)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_update_of_one(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    one = recipe(data=MEVIS, steps=2, accumulation=2, out=str(tmp_path / "one"))
+    run(one)
+    two = replace(one, accumulation=1, out=str(tmp_path / "two"))
+    script = tmp_path / "go.py"
+    script.write_text(START)
+    # Without a GPU too: it is torch's launcher that is chosen by this flag, `--cpu` knows mpirun only.
+    launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    command = [sys.executable, "-m", *launch.split(), "--dynamo_backend", "no", "--main_process_port", "0"]
+    done = subprocess.run(
+        [*command, str(script), json.dumps(asdict(two))],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for ours, theirs in zip(records(one.out), records(two.out), strict=True):
+        assert theirs == pytest.approx(ours, rel=2e-4, abs=2e-5)
+    before, after = (load_folder(Path(out) / "model").state_dict() for out in (one.out, two.out))
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=1e-2, atol=1e-4, msg=name)
+
+
+def test_a_bad_sample_stops_the_run_or_is_counted(recipe: Recipe, tmp_path: Path) -> None:
+    root = make_mevis(tmp_path / "mevis")
+    (root / "train/JPEGImages/v1/00001.jpg").write_bytes(b"no picture")
+    data = [{**MEVIS[0], "frames": 3}]
+    with pytest.raises(DatasetError, match=r"meta_expressions.json: sample v1.*00001\.jpg"):
+        run(recipe(data=data, steps=4))
+    config = recipe(data=data, steps=4, skip_bad=2, out=str(tmp_path / "counted"))
+    run(config)
+    assert records(config.out)[-1]["skipped"] == 2
+    with pytest.raises(DatasetError, match=r"skip_bad allows 1; one of them: .*00001\.jpg"):
+        run(replace(config, skip_bad=1, out=str(tmp_path / "few")))
+
+
+def test_workers_read_the_same_rows(recipe: Recipe, tmp_path: Path) -> None:
+    root = make_mevis(tmp_path / "mevis")
+    alone = recipe(data=MEVIS, steps=2, out=str(tmp_path / "alone"))
+    helped = replace(alone, workers=1, out=str(tmp_path / "helped"))
+    run(alone)
+    run(helped)
+    assert records(helped.out) == records(alone.out)
+    for picture in root.rglob("*.jpg"):
+        picture.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"^\S*meta_expressions.json: sample"):
+        run(replace(helped, out=str(tmp_path / "bad")))
+
+
+def test_a_run_is_not_mixed_up_with_another(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    config = recipe(data=MEVIS, steps=1)
+    run(config)
+    with pytest.raises(UsageError, match="the run there cannot go on: seed was 0, is 3"):
+        run(replace(config, seed=3, steps=2))
+
+
+def test_folders_that_are_missing_are_all_named(small_model: O3Model, recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    data = [*MEVIS, {"dataset": "revos", "folder": "revos"}, {"dataset": "timelens", "folder": "t"}]
+    with pytest.raises(
+        UsageError, match=r"(?s)2 of 3 data sets cannot be opened.*revos.*no such folder.*timelens"
     ):
-        grads = [p.grad for key, p in small_model.named_parameters() if key.startswith(name)]
-        assert any(grad is not None and bool((grad != 0).any()) for grad in grads), name
-    assert all(parameter.grad is None for parameter in table.parameters())
+        open_source(small_model, recipe(data=data), 1)
 
 
-def test_mentions_point_at_what_they_speak_of(small_model: O3Model) -> None:
-    tokenizer = small_model.text.tokenizer
-    for seed in range(8):
-        example = draw_example(seed, SPEC, small_model, masks=False)
-        starts = image_starts(example, image_id(small_model))
-        assert (example.chunk.ids[starts] == image_id(small_model)).all()
-        assert len(example.mentions) >= len(draw_sample(seed, SPEC).scene.things)
-        for mention in example.mentions:
-            word = tokenizer.decode([int(example.chunk.ids[mention.position])]).strip()
-            assert word in LOOKING
-            looks = example.looks.split([image.num_tokens for image in example.chunk.images])[mention.shown]
-            assert looks[mention.cells > 0.05].nansum() > 0
+def test_held_out_rows_are_looked_at_with_pictures(recipe: Recipe, tmp_path: Path) -> None:
+    make_vts_cot(tmp_path)
+    make_mevis(tmp_path / "mevis")
+    for number, (train, held_out) in enumerate(((MEVIS, VTS), (VTS, MEVIS))):
+        watch = {"every": 2, "rows": 2, "dialogues": 1, "data": held_out}
+        config = recipe(
+            data=train, held_out=watch, out=str(tmp_path / str(number)), preset={"max_new_tokens": 8}
+        )
+        run(config)
+        logged = records(config.out)
+        assert {"held_text", "held_mask", "held_accuracy", "held_iou"} <= set(logged[1])
+        assert "held_text" not in logged[0]
+        home = Path(config.out) / "held_out"
+        told = json.loads((home / "step-00000002.json").read_text())
+        assert len(told) == 1
+        assert told[0]["replies"]
+        assert (home / "step-00000002.png").stat().st_size > 1000
 
 
-def test_recalls_lead_from_a_conclusion_to_its_ground(small_model: O3Model) -> None:
-    decode = small_model.text.tokenizer.decode
-    seen = 0
-    for seed in range(20):
-        example, sample = draw_example(seed, SPEC, small_model, masks=False), draw_sample(seed, SPEC)
-        for number, (position, goal) in enumerate(example.recalls):
-            seen += 1
-            target = sample.scene.things[sample.question.targets[0]]
-            ids = example.chunk.ids
-            assert decode([ids[position]]).strip() == ("is" if number == 0 else target.colour)
-            assert decode([ids[position + 1]]).strip() == (target.colour if number == 0 else target.size)
-            assert name_of(target) in decode(ids[goal - 9 : goal + 1])
-            assert goal < position
-    assert seen > 10
+def test_looking_does_not_change_the_run(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    watch = {"every": 1, "rows": 1, "dialogues": 0, "data": MEVIS}
+    blind = recipe(data=MEVIS, out=str(tmp_path / "blind"))
+    run(blind)
+    watched = recipe(data=MEVIS, held_out=watch, out=str(tmp_path / "watched"))
+    run(watched)
+    names = set(records(blind.out)[0])
+    assert [{name: record[name] for name in names} for record in records(watched.out)] == records(blind.out)
 
 
-def test_gaze_prefers_what_is_covered(small_model: O3Model) -> None:
-    batch = collate([draw_example(1, SPEC, small_model, masks=False)], 0, image_id(small_model))
-    mention = batch.mentions[0]
-    start, best = batch.first_token[mention.shown], int(mention.cells.argmax())
-    query, key = torch.zeros(1, batch.ids.shape[1], 4), torch.zeros(1, batch.ids.shape[1], 4)
-    blind = gaze_loss(query, key, batch, 1.0)
-    query[:, :, 0], key[:, start + best, 0] = 1, 3
-    batch = replace(batch, mentions=[mention], mention_rows=torch.tensor([0]))
-    assert gaze_loss(query, key, batch, 1.0) < blind
+def test_cached_features_change_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    root = make_mevis(tmp_path / "mevis")
+    settings = {"data": MEVIS, "steps": 3, "freeze": ["sam2.model.vision_encoder"]}
+    plain = recipe(**settings, out=str(tmp_path / "plain"))
+    run(plain)
+    cache = str(tmp_path / "cache")
+    first, again = (
+        recipe(**settings, feature_cache=cache, out=str(tmp_path / name)) for name in ("first", "again")
+    )
+    run(first)
+    kept = list((tmp_path / "cache").rglob("*.safetensors"))
+    assert 0 < len(kept) <= len(list(root.rglob("*.jpg")))
+    run(again)
+    assert records(first.out) == records(again.out)
+    for ours, theirs in zip(records(plain.out), records(again.out), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-4)
+    with pytest.raises(UsageError, match=r"freeze sam2\.model\.vision_encoder"):
+        run(recipe(data=MEVIS, feature_cache=cache, out=str(tmp_path / "learning")))
 
 
-def test_a_batch_without_seg_trains_too(small_model: O3Model) -> None:
-    seeds = [seed for seed in range(60) if draw_sample(seed, SPEC).question.family == "none"][:2]
-    batch = collate([draw_example(seed, SPEC, small_model) for seed in seeds], 0, image_id(small_model))
-    trainee = Trainee(small_model, LossWeights(distil=0), None, masks=True)
-    assert trainee.total(trainee(batch)).isfinite()
+def test_gradient_checkpointing_and_bf16_run(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    lora = {"r": 4, "alpha": 8, "dropout": 0.1}
+    settings = {"data": MEVIS, "lora": lora, "train": TRAINED, "optimizer": "adamw"}
+    plain = recipe(**settings, out=str(tmp_path / "plain"))
+    run(plain)
+    saving = replace(plain, gradient_checkpointing=True, out=str(tmp_path / "saving"))
+    run(saving)
+    for ours, theirs in zip(records(plain.out), records(saving.out), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-4)
+    half = recipe(**settings, bf16=True, dtype="bfloat16", out=str(tmp_path / "half"))
+    run(half)
+    assert records(half.out)[0]["text"] == pytest.approx(records(plain.out)[0]["text"], rel=0.05)
 
 
-def test_run_learns_saves_and_resumes(small_model: O3Model, tmp_path: Path) -> None:
-    init = save_folder(small_model, tmp_path / "init", torch.float32)
-    values = {"init": str(init), "batch": 2, "log_every": 1, "warmup": 1, "weights": {"distil": 0}}
-    values |= {"families": {"appearance": 1.0}, "steps": 6, "bf16": False}
-    run(build_config({**values, "out": str(tmp_path / "whole")}))
-    whole = read_records(tmp_path / "whole" / "metrics.jsonl")
-    assert [record["step"] for record in whole] == list(range(6))
-    assert whole[-1]["text"] < whole[0]["text"]
-    load_folder(tmp_path / "whole" / "model")
-    resumed = run(build_config({**values, "out": str(tmp_path / "whole"), "steps": 7}))
-    assert [record["step"] for record in read_records(tmp_path / "whole" / "metrics.jsonl")][6:] == [6]
-    assert resumed == tmp_path / "whole" / "model"
+def test_rows_of_similar_length_come_together(small_model: O3Model, recipe: Recipe, tmp_path: Path) -> None:
+    lengths = torch.randint(1, 100, (400,)).numpy()
+    order = grouped_order(lengths, 8, np.random.default_rng(0))
+    assert sorted(order) == list(range(400))
+    groups = lengths[order].reshape(-1, 8)
+    assert (groups.max(1) - groups.min(1)).mean() < 6
+    assert abs(np.corrcoef(groups.mean(1), np.arange(50))[0, 1]) < 0.4
+    make_mevis(tmp_path / "mevis")
+    source, _ = open_source(small_model, recipe(data=MEVIS), 1)
+    assert isinstance(source, MixSource)
+    epochs = [
+        [source.item(n).row.name for n in range(e * source.size, (e + 1) * source.size)] for e in (0, 1)
+    ]
+    assert source.size == 4
+    videos = [sorted(name.split("sample ")[1].split("/")[0] for name in epoch) for epoch in epochs]
+    assert videos[0] == videos[1] == ["v1", "v1", "v2", "v2"]
 
 
-def test_configurations_are_checked(tmp_path: Path) -> None:
-    file = tmp_path / "a.yaml"
-    file.write_text("out: here\nsteps: 3\nweights: {distil: 0, bce: 4}\n")
-    config = read_config(file, steps=5)
-    assert (config.steps, config.weights.bce, config.weights.dice) == (5, 4, 0.5)
-    with pytest.raises(UsageError, match="unknown field stepps"):
-        build_config({"out": "x", "stepps": 3})
-    with pytest.raises(UsageError, match="words"):
-        SupervisedConfig(out="x")
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_config(tmp_path / "missing.yaml")
-    with pytest.raises(CheckpointError, match="stage 0"):
-        run(SupervisedConfig(out=str(tmp_path), words=str(tmp_path / "none.pt"), steps=1))
-
-
-def test_words_describe_what_is_there(small_model: O3Model) -> None:
-    batch = draw_batch(range(8), SPEC, small_model.sam2, mask_size=32)
-    assert batch.images.shape == (8, 3, 64, 64)
-    assert len(batch.words) == len(batch.masks) == len(batch.frame)
-    assert (batch.words[batch.twin, 1] != ANY).all()
-    absent = batch.masks.flatten(1).sum(1) == 0
-    assert absent.sum() >= 8
-
-
-def test_distil_is_relative_to_the_table() -> None:
-    goal = torch.randn(4, 8)
-    assert distil_loss(goal, goal) == 0
-    assert distil_loss(torch.zeros(4, 8), goal).item() == pytest.approx(1)
-
-
-def test_unasked_looks_do_not_count() -> None:
-    aids, tokens = Aids(8), torch.randn(5, 8)
-    looks = torch.zeros(5, aids.dense.out_features)
-    hidden = looks.clone()
-    hidden[:, -1] = torch.nan
-    changed = looks.clone()
-    changed[:, -1] = 1
-    assert aids.dense_loss(tokens, hidden).isfinite()
-    assert aids.dense_loss(tokens, hidden) != aids.dense_loss(tokens, changed)
+def test_wrong_names_are_told(recipe: Recipe, tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    with pytest.raises(UsageError, match=r"name begins with .sam2\.model\.mask_encoder"):
+        run(recipe(data=MEVIS, freeze=["sam2.model.mask_encoder"]))
+    with pytest.raises(UsageError, match="no linear layer o_prj"):
+        run(recipe(data=MEVIS, lora={"targets": ["o_prj"]}))
+    with pytest.raises(UsageError, match="no parameter learns"):
+        run(recipe(data=MEVIS, freeze=["vlm", "projector", "sam2"]))

@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
 from videoseg.dialogue.budget import ImageGeometry
@@ -65,7 +66,7 @@ def load_folder(
     config = read_json(folder / "config.json")
     text = load_text(folder, config)
     state = read_weights(folder)
-    text.source.update({"name": name or folder.name, "sha256": _checked_hashes(folder, hashes or {})})
+    text.source.update({"name": name or folder.name, "sha256": checked_hashes(folder, hashes or {})})
     parts = split(state)
     torch_dtype = choose_dtype(dtype, device)
     language = load_language(parts.language, config, torch_dtype, device_map, attention)
@@ -74,14 +75,20 @@ def load_folder(
     return O3Model(VLM(language if device_map else language.to(device)), projector, sam2, text).eval()
 
 
-def save_folder(model: O3Model, folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write a folder that `load_folder` and the official code read; official key names, sharded at 5 GB."""
+def save_folder(
+    model: O3Model, folder: Path, dtype: torch.dtype = torch.bfloat16, weights: State | None = None
+) -> Path:
+    """Write a folder that `load_folder` and the official code read; official key names, sharded at 5 GB.
+
+    `weights` are those to write under their official names, if not the model's own.
+    """
+    weights = official_state(model) if weights is None else weights
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(model.text.config, indent=2) + "\n")
     for file, content in model.text.files.items():
         (folder / file).write_bytes(content)
     save_torch_state_dict(
-        {key: tensor.to("cpu", dtype).contiguous().clone() for key, tensor in official_state(model).items()},
+        {key: tensor.to("cpu", dtype).contiguous().clone() for key, tensor in weights.items()},
         str(folder),
         metadata={"format": "pt"},
     )
@@ -90,8 +97,16 @@ def save_folder(model: O3Model, folder: Path, dtype: torch.dtype = torch.bfloat1
 
 def official_state(model: O3Model) -> State:
     """The model's weights under their official names."""
-    language = dict(model.vlm.model.state_dict())
-    return join(Parts(language, dict(model.sam2.model.state_dict()), dict(model.projector.state_dict())))
+    return official_names(model.state_dict())
+
+
+def official_names(state: Mapping[str, Tensor]) -> State:
+    """The state dict of an `O3Model` under official names."""
+    parts = (
+        {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+        for prefix in ("vlm.model.", "sam2.model.", "projector.")
+    )
+    return join(Parts(*parts))
 
 
 def choose_dtype(dtype: str, device: str) -> torch.dtype:
@@ -190,7 +205,8 @@ def _load_projector(state: State, dtype: torch.dtype) -> torch.nn.Module:
     return projector.to(dtype)
 
 
-def _checked_hashes(folder: Path, expected: Mapping[str, str]) -> dict[str, str]:
+def checked_hashes(folder: Path, expected: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of a folder's weight files; `CheckpointError` where one is not as `expected`."""
     found = {file.name: sha256(file) for file in weight_files(folder)}
     wrong = [name for name, digest in expected.items() if found.get(name) != digest]
     if wrong:

@@ -26,6 +26,7 @@ class Entry:
 
 KNOWN: dict[str, Entry] = {
     "tiny": Entry(folder=ASSETS / "tiny"),
+    "tiny-r1": Entry(folder=ASSETS / "tiny-r1"),
     "videoseg-o3-2b": Entry(modelscope="dmmm997/VideoSEG-O3-2B-RL"),
     "videoseg-o3-4b": Entry(modelscope="dmmm997/VideoSEG-O3-4B-RL"),
 }

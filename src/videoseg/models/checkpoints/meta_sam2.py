@@ -228,12 +228,18 @@ def to_meta_name(name: str) -> str:
     return _POINTS if name == _POINT_TABLE else rename_key(name, TABLE, reverse=True)
 
 
-def save_meta(sam2: Sam2, path: str | os.PathLike[str], *, o3_names: bool = False) -> None:
-    """Save in Meta's layout: `.safetensors`, or `.pt` as {"model": tensors}."""
+def save_meta(
+    sam2: Sam2, path: str | os.PathLike[str], *, o3_names: bool = False, leave_out: Sequence[str] = ()
+) -> None:
+    """Save in Meta's layout: `.safetensors`, or `.pt` as {"model": tensors}.
+
+    `leave_out` lists prefixes of Meta's names that are not written.
+    """
     path = Path(path)
     state = {
         name: value.detach().contiguous()
         for name, value in to_meta(sam2.model.state_dict(), o3_names=o3_names).items()
+        if not name.startswith(tuple(leave_out))
     }
     if path.suffix == ".safetensors":
         save_file(state, path)

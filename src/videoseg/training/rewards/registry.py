@@ -11,12 +11,19 @@ from pathlib import Path
 from types import ModuleType
 
 from videoseg.errors import RewardError
-from videoseg.training.rewards import o3, o3_released
+from videoseg.training.rewards import o3, o3_released, r1
 from videoseg.training.rewards.base import Reward, is_trl_style
 
 BUILT_IN = {
     item.name: item
-    for item in (*o3.DEFAULT, *o3.OPTIONAL, *o3_released.RELEASED, *o3_released.RELEASED_OPTIONAL)
+    for item in (
+        *o3.DEFAULT,
+        *o3.OPTIONAL,
+        *o3_released.RELEASED,
+        *o3_released.RELEASED_OPTIONAL,
+        *r1.R1,
+        r1.R1_LENGTH,
+    )
 }
 DEFAULT = tuple(item.name for item in o3.DEFAULT)
 RELEASED = tuple(item.name for item in o3_released.RELEASED)

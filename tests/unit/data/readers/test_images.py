@@ -8,54 +8,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import HEIGHT, WIDTH, code, edit_json, jpegs, square, write_json, write_pickle
+from data_builders import (
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    code,
+    edit_json,
+    ground,
+    jpegs,
+    make_grandf,
+    make_refcoco,
+    square,
+    write_json,
+    write_pickle,
+)
 from videoseg.data.mix import draw_phrases
 from videoseg.data.readers import open_dataset
 from videoseg.data.readers.gcg import FlickrReader, GcgReader, OpenPsgReader, RefCocogGcgReader
 from videoseg.data.readers.refcoco import RefCocogReader, RefCocoReader
 from videoseg.errors import DatasetError
 from videoseg.masks import Rle
-
-LEFT = [4, 6, 12, 6, 12, 14, 4, 14]
-RIGHT = [8, 6, 16, 6, 16, 14, 8, 14]
-
-
-def make_refcoco(root: Path, refs_file: str = "refs(unc).p") -> Path:
-    """Two images; annotation 11 has two overlapping polygons, 12 is a crowd code, 13 is of another split."""
-    jpegs(root / "coco2014/train2014", ["COCO_train2014_000000000001", "COCO_train2014_000000000002"])
-    images = [
-        {"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg", "height": HEIGHT, "width": WIDTH}
-        for n in (1, 2, 3)
-    ]
-    crowd = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT, HEIGHT * (WIDTH - 1)]}
-    annotations = [
-        {"id": 11, "image_id": 1, "category_id": 1, "segmentation": [LEFT, RIGHT], "bbox": [4, 6, 12, 8]},
-        {"id": 12, "image_id": 1, "category_id": 1, "segmentation": crowd, "iscrowd": 1},
-        {"id": 13, "image_id": 2, "category_id": 1, "segmentation": [LEFT]},
-        {"id": 14, "image_id": 2, "category_id": 1, "segmentation": [LEFT]},
-    ]
-    write_json(
-        root / "instances.json", {"info": {}, "images": images, "annotations": annotations, "categories": []}
-    )
-
-    def ref(number: int, annotation: int, image: int, split: str, *texts: str) -> dict[str, Any]:
-        sentences = [{"raw": text.upper(), "sent": text, "tokens": text.split()} for text in texts]
-        return {
-            "ref_id": number,
-            "ann_id": annotation,
-            "image_id": image,
-            "split": split,
-            "sentences": sentences,
-        }
-
-    refs = [
-        ref(0, 11, 1, "train", "left man", "guy in blue"),
-        ref(1, 12, 1, "train", "crowd"),
-        ref(2, 14, 2, "train", "the dog"),
-        ref(3, 13, 2, "val", "cat"),
-    ]
-    write_pickle(root / refs_file, refs, protocol=0)
-    return root
 
 
 def test_refcoco_samples_are_images_with_all_phrases_of_the_split(tmp_path: Path) -> None:
@@ -121,19 +93,6 @@ def test_a_bad_polygon_and_a_wrong_size_are_named(tmp_path: Path) -> None:
 def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no phrase of split 'testA'; there are train, val"):
         RefCocoReader(make_refcoco(tmp_path), "testA")
-
-
-def make_grandf(root: Path, groundings: dict[str, Any], caption: str = '"A man beside a red car."') -> Path:
-    write_json(
-        root / "annotations/GranDf_HA_GCG_train.json",
-        [{"file_name": "x.jpg", "image_id": "x", "caption": caption, "groundings": groundings}],
-    )
-    jpegs(root / "images/grandf/train", ["x"])
-    return root
-
-
-def ground(start: int, end: int, *masks: np.ndarray) -> dict[str, Any]:
-    return {"token_positives": [start, end], "rle_masks": [code(mask) for mask in masks]}
 
 
 def test_gcg_captions_are_tagged_in_order_and_masks_joined(tmp_path: Path) -> None:

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data_builders import HEIGHT, WIDTH, code, edit_json, mp4, square, write_json
+from data_builders import (
+    HEIGHT,
+    LINE,
+    WIDTH,
+    edit_json,
+    make_chat,
+    make_ref_sav,
+    make_timelens,
+)
 from videoseg.data.readers.chat_univi import ChatUniviReader
 from videoseg.data.readers.ref_sav import RefSavReader
 from videoseg.data.readers.timelens import TimeLensReader
 from videoseg.data.sample import ChatTurn, logical_frames
-from videoseg.data.tracks import sav_masklet
 from videoseg.errors import DatasetError
 from videoseg.masks import Rle
 from videoseg.types import Interval
-
-EMPTY = code(square(side=0))
-
-
-def make_ref_sav(root: Path, *, doubled: bool = True, frames: int = 9) -> Path:
-    """A video of 9 frames: frames 0, 4 and 8 are annotated; object 1 is empty in the last."""
-    home = root / "sam_v_full"
-    folder = home / ("sav_train/sav_000" if not doubled else "sav_000/sav_train/sav_000")
-    mp4(folder / "sav_000002.mp4", frames)
-    rows = [[code(square(left=n)), code(square(left=20)) if n < 2 else EMPTY] for n in range(3)]
-    write_json(
-        folder / "sav_000002_manual.json", {"video_id": "sav_000002", "masklet": rows, "masklet_num": 2}
-    )
-    stated = "sav_000/sav_train/sav_000/sav_000002"
-    objects = {"0": {"formated": "The square that moves."}, "1": {"formated": "The square that vanishes."}}
-    entry = {"video_path": f"{stated}.mp4", "anno_path": f"{stated}_manual.json", "objects": objects}
-    write_json(root / "sam_v_final_custom.json", {"sav_000002": entry})
-    sav_masklet.cache_clear()
-    return root
 
 
 @pytest.mark.parametrize("doubled", [True, False])
@@ -83,18 +70,6 @@ def test_ref_sav_names_a_missing_video_and_a_missing_object(tmp_path: Path) -> N
         _ = RefSavReader(root)[0]
 
 
-def make_chat(root: Path, conversations: list[dict[str, Any]] | None = None) -> Path:
-    said = conversations or [
-        {"from": "human", "value": "<video>\nWhat happens?"},
-        {"from": "gpt", "value": "A square moves."},
-        {"from": "human", "value": "Why?"},
-        {"from": "gpt", "value": "Nobody knows."},
-    ]
-    write_json(root / "video_chat.json", [{"id": "0", "video": "v_1.mkv", "conversations": said}])
-    mp4(root / "Activity_Videos/v_1.mp4")
-    return root
-
-
 def test_chat_univi_turns_lose_their_mark_and_videos_their_suffix(tmp_path: Path) -> None:
     sample = ChatUniviReader(make_chat(tmp_path))[0]
     assert sample.turns == (ChatTurn("What happens?", "A square moves."), ChatTurn("Why?", "Nobody knows."))
@@ -123,24 +98,6 @@ def test_chat_univi_names_a_missing_video(tmp_path: Path) -> None:
     (root / "Activity_Videos/v_1.mp4").unlink()
     with pytest.raises(DatasetError, match=r"sample 0, video: .*v_1\.mkv: no such file, also not as \.mp4"):
         _ = ChatUniviReader(root)[0]
-
-
-LINE = {
-    "source": "cosmo_cap",
-    "video_path": "cosmo/a.mp4",
-    "duration": 12.0,
-    "events": [
-        {"query": "it turns", "span": [[1.25, 3.99], [5.0, 6.0]]},
-        {"query": "it stops", "span": [[11.5, 12.4]]},
-    ],
-}
-
-
-def make_timelens(root: Path, line: dict[str, Any], folder: str = "videos") -> Path:
-    root.mkdir(exist_ok=True)
-    (root / "timelens-100k.jsonl").write_text("\n" + json.dumps(line) + "\n")
-    mp4(root / folder / "cosmo/a.mp4")
-    return root
 
 
 @pytest.mark.parametrize("folder", ["video", "videos"])

@@ -1,0 +1,194 @@
+"""What a GRPO run would need, from its settings and the checkpoint's config alone: tokens, passes, memory.
+
+Parameters are counted exactly, on torch's meta device. Tokens assume that every dialogue uses all its turns
+and all its new tokens. Activations are an estimate; docs/grpo.md says how it is made.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from videoseg.dialogue.budget import ImageGeometry, resize_plan
+from videoseg.dialogue.preset import Preset, preset
+from videoseg.errors import UsageError
+from videoseg.models.checkpoints.folder import DTYPES, read_json
+from videoseg.models.checkpoints.hub import KNOWN
+from videoseg.models.o3 import build_projector
+from videoseg.models.sam2 import Sam2
+from videoseg.models.sam2_config import sam2_config
+from videoseg.training.grpo_config import GrpoConfig
+from videoseg.training.preparation import learns
+from videoseg.types import Role
+
+GIB = 2**30
+FRAME = (480, 854)
+"""The frame that the plan assumes."""
+TEXT_TOKENS = 420
+"""Text of the first prompt (system prompt and question); later ones are about 120."""
+LATER_TEXT = 120
+STOCK = {
+    "2b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "intermediate_size": 6144,
+    },
+    "4b": {
+        "hidden_size": 2560,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "intermediate_size": 9728,
+    },
+}
+"""Language models of Qwen3-VL; all have 8 key-value heads of 128 and the same vision tower."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoPlan:
+    """Numbers per process, memory in bytes by part."""
+
+    processes: int
+    passes: int
+    rollouts: int
+    tokens_per_rollout: int
+    new_tokens: int
+    masks: int
+    trained: int
+    frozen: int
+    memory: dict[str, float]
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        tokens = self.rollouts * self.tokens_per_rollout
+        found = [
+            f"{self.processes} processes, each {self.rollouts} rollouts a step in {self.passes} passes",
+            f"a dialogue has at most {self.tokens_per_rollout:,} tokens, {self.new_tokens:,} of them sampled",
+            f"{tokens:,} tokens a step and process, {tokens * self.processes:,} in all; "
+            f"{self.masks:,} masks a process",
+            f"{self.trained / 1e6:,.1f} M parameters learn, {self.frozen / 1e6:,.1f} M do not",
+            "memory per GPU, with AdamW:",
+        ]
+        found += [f"  {name:<44}{size / GIB:8.2f} GiB" for name, size in self.memory.items()]
+        return [*found, f"  {'sum':<44}{sum(self.memory.values()) / GIB:8.2f} GiB"]
+
+
+def plan_of(config: GrpoConfig, processes: int | None = None) -> GrpoPlan:
+    """The plan for `processes` (those of the launcher, else 8 for the published sizes, else 1)."""
+    values = checkpoint_config(config)
+    known = int(os.environ.get("WORLD_SIZE", 0)) or (8 if config.batch >= 16 else 1)
+    count = processes or known
+    section = values.get("videoseg", {})
+    settings = dict(section.get("preset", {}))
+    chosen = preset(settings.pop("name", "default"), **settings).override(**config.preset)
+    trained, frozen, language = parameters(values, config)
+    rollouts = config.batch // count * config.group
+    budget = chosen.budget
+    new = budget.max_turns * budget.max_new_tokens
+    prompt = prompt_tokens(chosen, ImageGeometry(patch=16, merge=2))
+    masks = budget.max_turns * (budget.high_frames + 1)
+    memory = _memory(config, values, count, trained, frozen, language, prompt + new, masks)
+    passes = max(1, config.batch // (count * config.groups_per_pass))
+    return GrpoPlan(count, passes, rollouts, prompt + new, new, masks * rollouts, trained, frozen, memory)
+
+
+def checkpoint_config(config: GrpoConfig) -> dict[str, Any]:
+    """The `config.json` of `init`, or for a folder that is not there yet the published size in its name."""
+    entry = KNOWN.get(config.init)
+    folder = entry.folder if entry and entry.folder else Path(config.init)
+    if (folder / "config.json").is_file():
+        return dict(read_json(folder / "config.json"))
+    size = next((name for name in STOCK if name in config.init.lower()), None)
+    if size is None:
+        raise UsageError(f"{config.init}: no config.json there, and the name tells no size (2b, 4b)")
+    text = {**STOCK[size], "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_674}
+    vision = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16}
+    vision |= {"out_hidden_size": STOCK[size]["hidden_size"]}
+    return {"text_config": text, "vision_config": vision, "tie_word_embeddings": False}
+
+
+def parameters(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, int]:
+    """How many parameters learn, how many do not, and how many the copy for the reference has."""
+    with torch.device("meta"):
+        vlm = Qwen3VLForConditionalGeneration(
+            Qwen3VLConfig(
+                text_config=values["text_config"],
+                vision_config=values["vision_config"],
+                tie_word_embeddings=values.get("tie_word_embeddings", False),
+            )
+        )
+        projector = build_projector(vlm.config.text_config.hidden_size, 256)
+    sam2 = Sam2(sam2_config(**values.get("videoseg", {}).get("sam2", {})))
+    named = {
+        **{f"vlm.model.{name}": value.numel() for name, value in vlm.named_parameters()},
+        **{f"projector.{name}": value.numel() for name, value in projector.named_parameters()},
+        **{f"sam2.{name}": value.numel() for name, value in sam2.named_parameters()},
+    }
+    trained = sum(size for name, size in named.items() if learns(name, config))
+    language = sum(size for name, size in named.items() if name.startswith("vlm."))
+    if config.lora and not any(name.startswith("vlm.") and learns(name, config) for name in named):
+        language = 0
+    if config.lora:
+        layers = vlm.model.language_model.layers
+        trained += sum(
+            config.lora.r * (part.in_features + part.out_features)
+            for part in layers.modules()
+            if isinstance(part, torch.nn.Linear)
+        )
+    return trained, sum(named.values()) - trained, language
+
+
+def prompt_tokens(chosen: Preset, geometry: ImageGeometry) -> int:
+    """Tokens that are not sampled in a dialogue of all turns, on a video of `FRAME` (height, width)."""
+
+    def image(role: Role) -> int:
+        plan = resize_plan(FRAME, role, chosen, geometry)
+        height, width = (plan[-1].height, plan[-1].width) if plan else FRAME
+        return height * width // geometry.factor**2 + 2
+
+    budget = chosen.budget
+    first = budget.low_frames * image(Role.LOW) + budget.high_frames * image(Role.HIGH) + TEXT_TOKENS
+    later = budget.later_frames * image(Role.LOW) + image(Role.KEYFRAME) + LATER_TEXT
+    return first + (budget.max_turns - 1) * later
+
+
+def _memory(
+    config: GrpoConfig,
+    values: dict[str, Any],
+    processes: int,
+    trained: int,
+    frozen: int,
+    language: int,
+    tokens: int,
+    masks: int,
+) -> dict[str, float]:
+    """Bytes by part; gradients and optimizer are sharded over the processes, as ZeRO-2 does."""
+    text = values["text_config"]
+    heads = text["num_key_value_heads"] * text.get("head_dim", 128) * 2
+    held = torch.empty(0, dtype=DTYPES[config.frozen_dtype]).element_size()
+    copy = language * held if config.objective.beta else 0
+    rows = config.group * config.groups_per_pass
+    layer = tokens * (14 * text["hidden_size"] + 4 * text["intermediate_size"]) * 2
+    kept = text["num_hidden_layers"] * (
+        tokens * text["hidden_size"] * 2 if config.gradient_checkpointing else layer
+    )
+    side = values.get("videoseg", {}).get("sam2", {}).get("image_size", 1024)
+    drawn = masks * rows * (side / 1024) ** 2 * 60 * 2**20
+    logits = 256 * text["vocab_size"] * 4 * 3
+    cache = config.max_rows * tokens * text["num_hidden_layers"] * heads * 2
+    return {
+        "weights that learn (float32)": trained * 4,
+        f"weights that do not ({config.frozen_dtype})": frozen * held,
+        "copy of the weights for autocast": trained * 2 if config.bf16 else 0,
+        "gradients (sharded)": trained * 4 / processes,
+        "AdamW (sharded)": trained * 8 / processes,
+        "reference": copy,
+        "a pass: activations (estimate)": rows * (kept + layer) + logits,
+        "a pass: masks (estimate)": drawn,
+        "sampling: keys and values, not at that time": cache,
+    }

@@ -1,0 +1,52 @@
+"""The plan counts what the run would have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from videoseg.errors import UsageError
+from videoseg.models.checkpoints.folder import load_folder
+from videoseg.training.grpo_config import GrpoConfig
+from videoseg.training.grpo_plan import plan_of
+from videoseg.training.preparation import choose_trained
+from videoseg.training.settings import LoraSettings, read_settings
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=4, dropout=0.0)])
+def test_parameters_are_those_of_the_model(small_folder: Path, lora: LoraSettings | None) -> None:
+    config = GrpoConfig(out="x", init=str(small_folder), batch=4, lora=lora)
+    plan = plan_of(config)
+    model = load_folder(small_folder)
+    choose_trained(model, config)
+    assert plan.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert (plan.processes, plan.passes, plan.rollouts) == (1, 4, 16)
+    if not lora:
+        assert plan.memory["reference"] == 4 * sum(p.numel() for p in model.vlm.parameters())
+
+
+def test_adapters_alone_need_no_copy(small_folder: Path) -> None:
+    train = ("projector", "sam2.model.mask_decoder")
+    config = GrpoConfig(out="x", init=str(small_folder), lora=LoraSettings(r=4, dropout=0.0), train=train)
+    assert plan_of(config).memory["reference"] == 0
+
+
+def test_the_published_run() -> None:
+    """2B on 8 GPUs: 2.2 G parameters of Qwen3-VL-2B with its head, and SAM2's decoder, learn."""
+    plan = plan_of(read_settings(GrpoConfig, CONFIGS / "o3-2b-grpo.yaml"))
+    assert (plan.processes, plan.rollouts, plan.passes) == (8, 8, 2)
+    assert plan.trained == pytest.approx(2.45e9, rel=0.05)
+    assert plan.frozen == pytest.approx(2.2e8, rel=0.1)
+    assert plan.new_tokens == 3 * 512
+    assert 1800 < plan.tokens_per_rollout - plan.new_tokens < 2600
+    text = "\n".join(plan.lines())
+    assert "GiB" in text
+    assert "reference" in text
+
+
+def test_an_unknown_checkpoint() -> None:
+    with pytest.raises(UsageError, match="tells no size"):
+        plan_of(GrpoConfig(out="x", init="nowhere"))
