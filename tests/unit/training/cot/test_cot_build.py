@@ -322,7 +322,7 @@ build(MevisReader(folder), chat, BuildSettings(out=Path(out), concurrency=3))
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, sent: signal.Signals) -> None:
-    queries = [f"square {number}" for number in range(24)]
+    queries = [f"square {number}" for number in range(48)]
     folder = make_videos(tmp_path, queries)
     made(MevisReader(folder), tmp_path / "whole")
     enough = threading.Event()
@@ -332,7 +332,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, sent: signal.Sign
         answers[query_of(asked)] += turn_of(asked) == 1
         if sum(answers.values()) > 8:
             enough.set()
-            time.sleep(1.0)  # long enough for the signal on a busy machine
+            time.sleep(0.3)
         return replace(good_teacher(asked), delay=0.01)
 
     with serve(slow) as stub:
@@ -349,7 +349,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, sent: signal.Sign
     journal = tmp_path / "out/VTS-CoT/mevis.journal.jsonl"
     lines = journal.read_bytes().split(b"\n")[1:-1]
     done = {json.loads(line)["name"] for line in lines}
-    assert 1 <= len(done) < 24
+    assert 1 <= len(done) < 48
     assert not (tmp_path / "out/VTS-CoT/mevis.json").exists()
     _, asked = made(MevisReader(folder), tmp_path / "out", concurrency=5)
     assert len(asked) == 2 * (24 - len(done)), "what was done is not asked again"
