@@ -352,7 +352,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, sent: signal.Sign
     assert 1 <= len(done) < 48
     assert not (tmp_path / "out/VTS-CoT/mevis.json").exists()
     _, asked = made(MevisReader(folder), tmp_path / "out", concurrency=5)
-    assert len(asked) == 2 * (24 - len(done)), "what was done is not asked again"
+    assert len(asked) == 2 * (48 - len(done)), "what was done is not asked again"
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
 
 
