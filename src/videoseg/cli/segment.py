@@ -73,7 +73,7 @@ def segment(
     """
     from videoseg.export.result import save
     from videoseg.systems import load
-    from videoseg.systems.o3 import as_queries
+    from videoseg.systems.base import as_queries
     from videoseg.trace_json import trace_to_json
     from videoseg.video.reader import Video
     from videoseg.video.writer import write_alpha

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from videoseg.training.config import SupervisedConfig
 
 
-def sft(
+def supervised(
     recipe: str,
     *,
     out: str | None = None,
@@ -21,34 +21,14 @@ def sft(
     plan: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> int:
-    """Stage I: answers with masks. An interrupted run goes on when the command is repeated.
+    """Stages I and II, one loop; the recipe says which. An interrupted run goes on with the same command.
 
     Args:
-        recipe: a YAML file such as configs/o3-2b-sft.yaml
+        recipe: a YAML file such as configs/o3-2b-sft.yaml or configs/o3-2b-coldstart.yaml
         out: folder of the run, instead of the recipe's
         data_root: folder of the data sets, instead of the recipe's
         plan: only look whether everything is there, and say what the run would do
         overrides: other fields of the recipe, such as --overrides.steps 100 --overrides.weights.bce 4
-    """
-    return _supervised(recipe, {"out": out, "data_root": data_root}, overrides or {}, plan)
-
-
-def coldstart(
-    recipe: str,
-    *,
-    out: str | None = None,
-    data_root: str | None = None,
-    plan: bool = False,
-    overrides: dict[str, Any] | None = None,
-) -> int:
-    """Stage II: multi-turn dialogues from traces. An interrupted run goes on when the command is repeated.
-
-    Args:
-        recipe: a YAML file such as configs/o3-2b-coldstart.yaml
-        out: folder of the run, instead of the recipe's
-        data_root: folder of the data sets, instead of the recipe's
-        plan: only look whether everything is there, and say what the run would do
-        overrides: other fields of the recipe, such as --overrides.init runs/o3-2b-sft/model
     """
     return _supervised(recipe, {"out": out, "data_root": data_root}, overrides or {}, plan)
 

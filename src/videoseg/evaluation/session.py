@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from videoseg.errors import UsageError
 from videoseg.evaluation.answers import Group, grouped
 from videoseg.evaluation.benchmark import evaluate
 from videoseg.evaluation.generated import generated
-from videoseg.evaluation.predictions import open_predictions
+from videoseg.evaluation.predictions import Opened, open_predictions
 from videoseg.evaluation.protocols import Protocol, protocol
 from videoseg.evaluation.reports import Run, write_report
 from videoseg.evaluation.runner import Pool, Settings, Shard, Step, answering, provenance, run
@@ -111,9 +112,11 @@ class Session:
     def report(self, processes: int = 1, lenient: bool = False) -> dict[str, Any]:
         """Score all predictions and write the report, whose contents are returned.
 
-        Raises as `scoring.score` does.
+        Where every video failed the report says so and everything counts 0. Raises as `scoring.score` does.
         """
-        with open_predictions(self.store.predictions, self.items) as opened:
+        made = any(self.store.predictions.glob("*.json"))
+        source = open_predictions(self.store.predictions, self.items) if made else nullcontext(NOTHING)
+        with source as opened:
             report = evaluate(
                 self.table,
                 self.items,
@@ -139,6 +142,13 @@ class Session:
             failures=failures,
             provenance=provenance(self.store.provenances(group.video for group in self.groups)),
         )
+
+
+def nothing(item: Item) -> None:
+    """The `Predictions` of a run in which no video could be answered."""
+
+
+NOTHING = Opened(nothing, "videoseg eval")
 
 
 def head(asked: Asked, table: Protocol, items: Sequence[Item], settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """VideoSEG-O3, composed: dialogues over a video, then the [SEG] states to masks on every frame.
 
-Follow `O3System.segment` from top to bottom: that is the system (O3 specification §2, §8).
+Follow `O3System._segment` from top to bottom: that is the system (O3 specification §2, §8).
 """
 
 from __future__ import annotations
@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
 from copy import copy
-from dataclasses import asdict, is_dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from videoseg.dialogue.episode import Episode
@@ -21,9 +19,10 @@ from videoseg.errors import UsageError
 from videoseg.masks import Masklets
 from videoseg.models.o3 import O3Model
 from videoseg.models.session import Sampler, greedy
+from videoseg.systems.base import System
 from videoseg.systems.follow import FrameMask, Progress, Target, follow, stream
 from videoseg.systems.images import ImageStore
-from videoseg.systems.journal import Journal, stamp
+from videoseg.systems.journal import Journal
 from videoseg.systems.player import Dialogue, Notify, Player, View
 from videoseg.systems.provenance import provenance
 from videoseg.trace_json import trace_from_json, trace_to_json
@@ -31,7 +30,7 @@ from videoseg.types import MaskReason, Query, Result, Trace
 from videoseg.video.reader import Video
 
 
-class O3System:
+class O3System(System):
     """A model with a preset, ready to answer questions about videos."""
 
     def __init__(
@@ -51,47 +50,12 @@ class O3System:
         if self.preset.propagation == "original_sam2" and model.original_sam2 is None:
             raise UsageError("propagation original_sam2 needs Meta's unmodified weights: give original_sam2")
 
-    def segment(
-        self,
-        source: Any,
-        query: str | Query | Sequence[str | Query],
-        *,
-        progress: Progress | None = None,
-        notify: Notify | None = None,
-        journal: Path | str | None = None,
-    ) -> Any:
-        """Masks and reasoning for one query (`Result`) or several (`list[Result]`, same order).
+    def _check(self, text: str) -> None:
+        check_query(text, self.model.text.tokenizer, self.preset)
 
-        `source` is a `Video` or whatever `Video` opens; several queries share the video's image
-        features and SAM2 frame features. Memory does not grow with the length of the video.
-        `journal` names a folder in which progress is kept, so that an interrupted call goes on where it
-        stopped when it is made again; the folder is removed at the end.
-        """
-        queries = as_queries(query)
-        for each in queries:
-            check_query(each.text, self.model.text.tokenizer, self.preset)
-        opened = nullcontext(source) if isinstance(source, Video) else Video(source)
-        with opened as video:
-            if journal is None:
-                results = self._segment(video, queries, progress, notify, None)
-            else:
-                with closing(Journal(Path(journal), self._head(video, queries))) as kept:
-                    results = self._segment(video, queries, progress, notify, kept)
-                    kept.discard()
-        return results[0] if isinstance(query, str | Query) else results
-
-    def stream(self, source: Any, query: str | Query | Sequence[str | Query]) -> Iterator[FrameMask]:
-        """As `segment`, but masks one by one as they are made: forward first, then backward.
-
-        `FrameMask.query` counts the queries from 0; a query without an object yields nothing.
-        """
-        queries = as_queries(query)
-        for each in queries:
-            check_query(each.text, self.model.text.tokenizer, self.preset)
-        opened = nullcontext(source) if isinstance(source, Video) else Video(source)
-        with opened as video:
-            _, targets = self._answers(video, queries, None, None)
-            yield from stream(self.model, self.preset, video, targets)
+    def _stream(self, video: Video, queries: Sequence[Query]) -> Iterator[FrameMask]:
+        _, targets = self._answers(video, queries, None, None)
+        yield from stream(self.model, self.preset, video, targets)
 
     def _segment(
         self,
@@ -153,12 +117,8 @@ class O3System:
             return None
         return Target(index, dialogue.episode.keyframe(), self.model.embed(found[1])[None])
 
-    def _head(self, video: Video, queries: Sequence[Query]) -> dict[str, Any]:
-        """What must be equal for an interrupted run to go on."""
+    def _head(self) -> dict[str, Any]:
         return {
-            "video": asdict(video.info),
-            "file": stamp(video.info.source),
-            "queries": [asdict(query) for query in queries],
             "model": self.model.text.source,
             "preset": asdict(self.preset),
             "sampler": repr(self._sampler) if is_dataclass(self._sampler) else "greedy",
@@ -181,18 +141,6 @@ class O3System:
             mask_reason=MaskReason.OK if found else MaskReason.NO_SEG,
             warnings=tuple(warnings),
         )
-
-
-def as_queries(query: str | Query | Sequence[str | Query]) -> list[Query]:
-    """Queries with distinct ids from one or several texts; `UsageError` if there is none."""
-    given = [query] if isinstance(query, str | Query) else list(query)
-    if not given:
-        raise UsageError("no query given; ask at least one question")
-    queries = [q if isinstance(q, Query) else Query(q, str(i)) for i, q in enumerate(given)]
-    taken = [q.id for q in queries]
-    if len(set(taken)) < len(taken):
-        queries = [replace(q, id=str(i)) for i, q in enumerate(queries)]
-    return queries
 
 
 def _shifted(notify: Notify | None, start: int) -> Notify | None:

@@ -1,6 +1,6 @@
 """VideoSeg-R1, composed: choose frames, reason about the target frame, prompt SAM2, propagate both ways.
 
-Follow `R1System.segment` from top to bottom: that is the system (R1 specification §1).
+Follow `R1System._segment` from top to bottom: that is the system (R1 specification §1).
 """
 
 from __future__ import annotations
@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,10 +21,10 @@ from videoseg.errors import ReplyError, UsageError
 from videoseg.masks import Masklet, Masklets, Rle, masklet_from_frames
 from videoseg.models.r1 import R1Model
 from videoseg.models.sam2 import PromptTokens
+from videoseg.systems.base import System
 from videoseg.systems.follow import FrameMask, FrameWalk, Progress
 from videoseg.systems.frame_sampler import Chosen, FrameSampler
-from videoseg.systems.journal import Journal, stamp
-from videoseg.systems.o3 import as_queries
+from videoseg.systems.journal import Journal
 from videoseg.systems.player import Notify
 from videoseg.systems.provenance import provenance
 from videoseg.systems.reasoner import Draw, Reasoner, Said, Talk
@@ -38,7 +36,7 @@ from videoseg.types import Cue, Cues, MaskReason, Query, Result, StopReason, Tra
 from videoseg.video.reader import Video
 
 
-class R1System:
+class R1System(System):
     """A reasoner, SAM2 and a tracker with a preset, ready to answer questions about videos."""
 
     def __init__(
@@ -53,32 +51,8 @@ class R1System:
         if self.preset.tracker == "sam2" and not model.memory:
             raise UsageError("these SAM2 weights hold no memory to track with: use tracker xmem")
 
-    def segment(
-        self,
-        source: Any,
-        query: str | Query | Sequence[str | Query],
-        *,
-        progress: Progress | None = None,
-        notify: Notify | None = None,
-        journal: Path | str | None = None,
-    ) -> Any:
-        """Masks and reasoning for one query (`Result`) or several (`list[Result]`, same order).
-
-        `source` is a `Video` or whatever `Video` opens. Memory does not grow with the length of the video.
-        `journal` names a folder in which progress is kept, as in `O3System.segment`.
-        """
-        queries = as_queries(query)
-        for each in queries:
-            self.reasoner.check(each.text)
-        opened = nullcontext(source) if isinstance(source, Video) else Video(source)
-        with opened as video:
-            if journal is None:
-                results = self._segment(video, queries, progress, notify, None)
-            else:
-                with closing(Journal(Path(journal), self._head(video, queries))) as kept:
-                    results = self._segment(video, queries, progress, notify, kept)
-                    kept.discard()
-        return results[0] if isinstance(query, str | Query) else results
+    def _check(self, text: str) -> None:
+        self.reasoner.check(text)
 
     def _segment(
         self,
@@ -171,11 +145,10 @@ class R1System:
         self, video: Video, traces: Sequence[Trace], progress: Progress | None, journal: Journal | None
     ) -> list[tuple[Masklet, ...]]:
         """The masklets of every query, its objects numbered from 1."""
-        counts = [self._num_objects(trace) for trace in traces]
-        slots = [(query, number) for query, count in enumerate(counts) for number in range(count)]
+        slots = self._slots(traces)
         found: list[list[tuple[int, Rle, float, float]]] = [[] for _ in slots]
         total = len(slots) * len(video)
-        for done, mask in enumerate(self._stream(video, traces, slots, journal), start=1):
+        for done, mask in enumerate(self._sweep(video, traces, slots, journal), start=1):
             found[mask.query].append((mask.frame, mask.code, mask.presence, mask.score))
             if progress:
                 progress("masks", done, total)
@@ -188,12 +161,21 @@ class R1System:
             for query in range(len(traces))
         ]
 
-    def _num_objects(self, trace: Trace) -> int:
-        count = len(cues_of(trace))
-        return min(count, 1) if self.preset.union_first else count
+    def _stream(self, video: Video, queries: Sequence[Query]) -> Iterator[FrameMask]:
+        """Of a query with several objects one mask per object and frame."""
+        traces = self._traces(video, queries, None, None)
+        slots = self._slots(traces)
+        for mask in self._sweep(video, traces, slots, None):
+            yield replace(mask, query=slots[mask.query][0])
+
+    def _slots(self, traces: Sequence[Trace]) -> list[tuple[int, int]]:
+        """(query, number of the object) of every object, query by query."""
+        counts = [len(cues_of(trace)) for trace in traces]
+        most = 1 if self.preset.union_first else max(counts, default=0)
+        return [(query, number) for query, count in enumerate(counts) for number in range(min(count, most))]
 
     @torch.no_grad()
-    def _stream(
+    def _sweep(
         self, video: Video, traces: Sequence[Trace], slots: Sequence[tuple[int, int]], journal: Journal | None
     ) -> Iterator[FrameMask]:
         """Masks as they are made; `FrameMask.query` counts the objects of all queries."""
@@ -262,13 +244,9 @@ class R1System:
         rows = zip(masks.cpu().numpy(), presence.tolist(), score.tolist(), strict=True)
         return [(Rle.encode(mask), float(p), float(s)) for mask, p, s in rows]
 
-    def _head(self, video: Video, queries: Sequence[Query]) -> dict[str, Any]:
-        """What must be equal for an interrupted run to go on."""
+    def _head(self) -> dict[str, Any]:
         return {
             "system": "r1",
-            "video": asdict(video.info),
-            "file": stamp(video.info.source),
-            "queries": [asdict(query) for query in queries],
             "model": {"reasoner": self.reasoner.source, **self.model.source},
             "preset": asdict(self.preset),
             "seed": self.seed,

@@ -114,6 +114,16 @@ def test_a_failure_is_kept_and_tried_again(tmp_path: Path, notes: Path) -> None:
     assert steady(session)["n_missing"] == 0
 
 
+def test_a_run_in_which_everything_failed_has_a_report(tmp_path: Path, notes: Path) -> None:
+    session = opened(make_videos(tmp_path / "mevis", 2), tmp_path / "out")
+    run(session.store, session.groups, StubSetup(notes, fails=("v0", "v1")))
+    content = session.report()
+    assert set(content["failures"]) == {"v0", "v1"}
+    assert content["n_missing"] == content["n_expected"] == 4
+    assert content["scores"]["overall"]["JF"] == 0
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_a_killed_worker_costs_its_video_only(tmp_path: Path, notes: Path) -> None:
     data = make_videos(tmp_path / "mevis")
     session = opened(data, tmp_path / "out")

@@ -69,11 +69,6 @@ class Question:
     condition: Condition
     targets: tuple[int, ...]
 
-    @property
-    def needs_second_look(self) -> bool:
-        """Whether the first turn's images do not show the answer."""
-        return self.condition.texture is not None or self.condition.gap is not None
-
 
 def ask(scene: Scene, family: str, rng: np.random.Generator) -> Question | None:
     """Draw one question of a family about a scene, or None where the scene allows none.

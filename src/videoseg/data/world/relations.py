@@ -26,7 +26,7 @@ Relation = Callable[[Scene, int], tuple[int, ...]]
 def same_way(scene: Scene, other: int) -> tuple[int, ...]:
     """Things that move in the same direction."""
     heading = scene.things[other].heading
-    if heading is None or any(thing.presence != "always" or thing.gap for thing in scene.things):
+    if heading is None or not _all_in_view(scene):
         return ()
     return tuple(
         number for number, thing in enumerate(scene.things) if number != other and thing.heading == heading
@@ -35,7 +35,7 @@ def same_way(scene: Scene, other: int) -> tuple[int, ...]:
 
 def beside(direction: str, scene: Scene, other: int) -> tuple[int, ...]:
     """Things that are to that side of the other in every frame; none if any is there in some frames only."""
-    if any(thing.presence != "always" or thing.gap for thing in scene.things):
+    if not _all_in_view(scene):
         return ()
     way = np.array(DIRECTIONS[direction]) * (_aspect(scene), 1.0)
     paths = _paths(scene)
@@ -48,9 +48,7 @@ def beside(direction: str, scene: Scene, other: int) -> tuple[int, ...]:
 def ahead(scene: Scene, other: int) -> tuple[int, ...]:
     """The still thing that the other, moving straight on after the end of the clip, meets first."""
     mover = scene.things[other]
-    if mover.motion not in DIRECTIONS or any(
-        thing.presence != "always" or thing.gap for thing in scene.things
-    ):
+    if mover.motion not in DIRECTIONS or not _all_in_view(scene):
         return ()
     unit, last = np.array((_aspect(scene), 1.0)), np.array(mover.end)
     way = (last - mover.start) * unit
@@ -73,6 +71,10 @@ def ahead(scene: Scene, other: int) -> tuple[int, ...]:
     if not met or (len(met) > 1 and met[1][0] - met[0][0] < CLEAR):
         return ()
     return (met[0][1],)
+
+
+def _all_in_view(scene: Scene) -> bool:
+    return all(thing.presence == "always" and not thing.gap for thing in scene.things)
 
 
 def _aspect(scene: Scene) -> float:

@@ -25,10 +25,9 @@ SIZES: dict[str, tuple[float, float]] = {"small": (0.085, 0.11), "large": (0.19,
 SHAPES = ("disc", "square", "triangle", "diamond")
 TEXTURES = ("plain", "stripes", "shaded")
 FINE = "fine"
-"""Stripes 3/160 of the frame's height apart: gone in images shown at less than two thirds of the size."""
+"""Stripes one pixel wide at 160 lines: gone in images shown at half that size."""
 DIRECTIONS: dict[str, tuple[int, int]] = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 MOTIONS = ("still", *DIRECTIONS, "bounce", "circle", "stop")
-PRESENCES = ("always", "late", "early")
 GLANCE = (6, 3)
 """Low- and high-resolution frames of the first turn between which a short gap must lie."""
 GAPS = ("start", "before", "after", "end")
@@ -117,10 +116,6 @@ class Scene:
     def time(self, frame: int) -> float:
         """Time in [0, 1] of a frame index."""
         return frame / max(1, self.num_frames - 1)
-
-    def visible_frames(self, thing: int) -> list[int]:
-        """Frames in which thing number `thing` is in the scene (it may be occluded)."""
-        return [frame for frame in range(self.num_frames) if self.things[thing].visible(self.time(frame))]
 
 
 def position_words(x: float, y: float) -> str:
