@@ -22,7 +22,7 @@ import torch
 from common import record
 from torch import Tensor
 
-from videoseg.models.causal_blocks import cached_attention
+from videoseg.models.causal_blocks import attention
 from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.checkpoints.hub import resolve
 from videoseg.models.o3 import O3Model
@@ -101,7 +101,7 @@ class Bench:
     @contextmanager
     def generating(self) -> Iterator[None]:
         prefer_plain_attention(False)
-        with torch.no_grad(), cached_attention(self.model.vlm.model.model.language_model):
+        with torch.no_grad(), attention(self.model.vlm.model.model.language_model, "sdpa"):
             yield
         prefer_plain_attention()
 
@@ -159,7 +159,9 @@ class Bench:
         for start in range(0, len(rollouts), self.group):
             some = slice(start, start + self.group)
             with self.timed("render"):
-                part = make_part(task, rollouts[some], asked[some], self.model.seg_id, self.model.end_id)
+                part = make_part(
+                    task, rollouts[some], asked[some], self.model.seg_id, self.model.end_id, self.group
+                )
             yield part
 
     def _loss(self, part: Part, output: PolicyOutput, task: O3Task, reference) -> Step:  # type: ignore[no-untyped-def]

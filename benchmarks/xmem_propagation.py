@@ -1,9 +1,11 @@
-"""XMem propagation: peak memory at 2,000 frames against 200, and time per frame against SAM2's propagation.
+"""XMem propagation: peak memory along 2,000 frames, and time per frame against SAM2's propagation.
 
-Memory: an XMem with the published memory settings and few channels, in a process of its own for each length,
-frames made on demand; at 2,000 frames its long-term memory is full and forgets. Time: the published networks
-(62 M parameters, random weights, SAM2's large or small one) or the bundled ones, at equal pixels, one object,
-in the middle of a long sweep, when memories are as full as they get. Seconds are of processor time.
+Memory: the published network (62 M parameters, random weights) and limits in a process of its own, frames
+made on demand, the keyframe in the middle. With `--every 1` each sweep remembers 1,000 frames, so that
+long-term memory is full (10,000 tokens) and forgets for more than half of the way; at the published 5 it
+would be half full at the end. Time: the published networks (random weights, SAM2's large or small one) or the
+bundled ones, at equal pixels, one object, behind so long a past that XMem's long-term memory is full. Seconds
+are of processor time.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from common import record
 
-LENGTHS = (200, 2000)
+FRAMES, WINDOW = 2000, 200
 
 
-def measure_memory(frames: int, size: int, max_long: int) -> dict[str, float]:
-    """Track one object from the middle both ways; megabytes at the peak, tokens at the end of each sweep."""
+def measure_memory(size: int, every: int) -> list[dict[str, float]]:
+    """Track one object from the middle both ways; what is known after each window of frames.
+
+    `peak`: megabytes of the process at most so far; `held`: megabytes of the tracker's tensors at that frame;
+    `long`: tokens of long-term memory.
+    """
     import numpy as np
     import torch
 
@@ -32,27 +38,36 @@ def measure_memory(frames: int, size: int, max_long: int) -> dict[str, float]:
     from videoseg.tracking.xmem import XMemFrames, XMemTracker
 
     torch.manual_seed(0)
-    xmem = XMem(XMemSizes(8, (1, 1, 1), (1, 1, 1), 32, 128, 16, 32, 16), size).eval()
+    xmem = XMem(XMemSizes(), size).eval()
     generator = np.random.default_rng(0)
     video = XMemFrames(xmem, lambda _: generator.integers(0, 256, (size, size, 3), np.uint8))
-    tracker = XMemTracker(xmem, num_frames=frames, options=MemoryOptions(max_long=max_long))
-    keyframe, mask = frames // 2, torch.zeros(1, size, size, dtype=torch.bool)
+    tracker = XMemTracker(xmem, num_frames=FRAMES, options=MemoryOptions(every=every))
+    keyframe, mask = FRAMES // 2, torch.zeros(1, size, size, dtype=torch.bool)
     mask[:, size // 4 : size // 2, size // 4 : size // 2] = True
     tracker.start(video(keyframe), mask, keyframe)
-    most = 0
-    started = time.process_time()
-    for frame in [*range(keyframe + 1, frames), *range(keyframe - 1, -1, -1)]:
-        tracker.step(video(frame), frame)
-        most = max(most, tracker.live_memories.pointers)
-    seconds = time.process_time() - started
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"megabytes": peak, "long_tokens": most, "milliseconds": 1000 * seconds / frames}
+    found = []
+    for done, frame in enumerate([*range(keyframe + 1, FRAMES), *range(keyframe - 1, -1, -1)], start=2):
+        tracker.step(video(frame), frame)
+        if done % WINDOW == 0:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+            held = sum(tensor.nbytes for tensor in tensors(tracker.state())) / 2**20
+            found.append({"peak": peak, "held": held, "long": tracker.live_memories.pointers})
+    return found
 
 
-def memory_apart(frames: int, size: int, max_long: int) -> dict[str, float]:
+def tensors(state: Any) -> Iterator[Any]:
+    """Every tensor in a tracker's state."""
+    if isinstance(state, dict):
+        for value in state.values():
+            yield from tensors(value)
+    elif hasattr(state, "nbytes"):
+        yield state
+
+
+def memory_apart(size: int, every: int) -> list[dict[str, float]]:
     """`measure_memory` in a fresh process."""
-    arguments = ["--measure", str(frames), "--size", str(size), "--max-long", str(max_long)]
+    arguments = ["--measure", "--size", str(size), "--every", str(every)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}  # read by glibc only
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -64,16 +79,32 @@ def xmem_steps(xmem: Any, pixels: int, warm: int) -> Callable[[], None]:
     import numpy as np
     import torch
 
+    from videoseg.models.xmem import MemoryOptions
     from videoseg.tracking.xmem import XMemFrames, XMemTracker
 
     xmem.image_size = pixels
     generator = np.random.default_rng(0)
     video = XMemFrames(xmem, lambda _: generator.integers(0, 256, (pixels, pixels, 3), np.uint8))
-    tracker = XMemTracker(xmem)
+    options = MemoryOptions()
+    tracker = XMemTracker(xmem, options=options)
     mask = torch.zeros(1, pixels, pixels, dtype=torch.bool)
     mask[:, pixels // 4 : pixels // 2, pixels // 4 : pixels // 2] = True
     tracker.start(video(0), mask, 0)
+    fill(tracker, options.max_long)
     return _stepping(tracker.step, video, warm)
+
+
+def fill(tracker: Any, max_long: int) -> None:
+    """Give a tracker that saw one frame a long past made of it: 6 frames and `max_long` tokens."""
+    import torch
+
+    state = tracker.state()
+    memory = state["session"]["memory"]
+    first, cells = memory["work"], memory["work"]["keys"].shape[-1]
+    for bank, tokens in (("work", 6 * cells), ("long", max_long)):
+        copies = -(-tokens // cells)
+        memory[bank] = {name: torch.cat([part] * copies, -1)[..., :tokens] for name, part in first.items()}
+    tracker.restore(state, lambda: None)
 
 
 def sam2_steps(sam2: Any, warm: int) -> Callable[[], None]:
@@ -147,20 +178,18 @@ def compare_time(which: str, runs: int) -> None:
     )
 
 
-def compare_memory(size: int, max_long: int, runs: int) -> None:
-    """Peak memory of both lengths, each in a process of its own."""
-    found: dict[int, list[dict[str, float]]] = {length: [] for length in LENGTHS}
-    for length in LENGTHS * runs:
-        found[length].append(memory_apart(length, size, max_long))
-    short, long = LENGTHS
+def compare_memory(size: int, every: int, runs: int) -> None:
+    """Peak memory of the whole way against that of its first window."""
+    found = [memory_apart(size, every) for _ in range(runs)]
+    rounded = [{name: round(value, 1) for name, value in one.items()} for one in found[0]]
     record(
         "xmem_memory_length",
-        [one["megabytes"] for one in found[long]],
-        [one["megabytes"] for one in found[short]],
-        f"MB peak, {long} against {short} frames",
-        model=f"XMem with few channels, {size} px, one object, keyframe in the middle, long-term {max_long}",
-        long_tokens={str(length): found[length][0]["long_tokens"] for length in LENGTHS},
-        milliseconds={str(length): round(found[length][0]["milliseconds"], 2) for length in LENGTHS},
+        [windows[-1]["peak"] for windows in found],
+        [windows[0]["peak"] for windows in found],
+        f"MB peak, {FRAMES} against the first {WINDOW} frames",
+        model=f"XMem of published size and limits, {size} px, one object, keyframe in the middle",
+        remembered=f"one frame in {every}",
+        windows={str(WINDOW * number): one for number, one in enumerate(rounded, start=1)},
     )
 
 
@@ -170,17 +199,17 @@ def main() -> None:
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--max-long", type=int, default=1000)
-    parser.add_argument("--measure", type=int, help="internal: frames of one measurement of memory")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--measure", action="store_true", help="internal: one measurement of memory")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
     if options.measure:
-        print(json.dumps(measure_memory(options.measure, options.size, options.max_long)))
+        print(json.dumps(measure_memory(options.size, options.every)))
         return
     if not options.no_memory:
-        compare_memory(options.size, options.max_long, options.runs)
+        compare_memory(options.size, options.every, options.runs)
     for which in options.time or ["tiny"]:
         compare_time(which, options.runs)
 

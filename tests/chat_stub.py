@@ -45,6 +45,26 @@ def completion(text: Any, finish: str = "stop") -> dict[str, Any]:
     }
 
 
+PASSING = {
+    "500": Say(status=500, body=b"oops"),
+    "503 page": Say(status=503, body=b"<html>busy</html>"),
+    "429": Say(status=429, body=b'{"error": {"message": "slow down"}}'),
+    "reset": Say(reset=True),
+    "cut": Say("good", cut=True),
+    "truncated json": Say(body=b'{"choices": [{"mess'),
+    "empty body": Say(body=b""),
+    "wrong schema": Say(body=b'{"answer": 42}'),
+    "no choice": Say(body=b'{"choices": []}'),
+    "null text": Say(body=json.dumps(completion(None)).encode()),
+    "filtered": Say("", finish="content_filter"),
+    "error with 200": Say(body=b'{"error": {"message": "worker died"}}'),
+    "deep nesting": Say(body=b"[" * 100_000),
+    "not utf-8": Say(body=b"\xff\xfe\x00"),
+    "bad gzip": Say(body=b"not gzip", headers={"Content-Encoding": "gzip"}),
+}
+"""Failures that may pass when the request is made again."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """A request as it came in; `attempt` counts from 1 per idempotency key."""

@@ -177,6 +177,29 @@ def make_vts_cot(root: Path, folder: str = "VTG-CoT") -> Path:
     return root
 
 
+def make_rl(root: Path) -> Path:
+    """One prompt of MeViS and one of ReVOS, in the published layout."""
+    make_vts_cot(root)
+    make_revos(root / "video_datas/revos", packed=True)
+    mevis = {
+        "video_name": "v1",
+        "frames": ["00000", "00001", "00002"],
+        "exp": "leaves",
+        "anno_id": [8],
+        "mask_existence": [1, 0, 0],
+    }
+    revos = {
+        "video_name": "TAO/train/x",
+        "frames": ["00000", "00001"],
+        "exp": "left",
+        "anno_id": [42],
+        "mask_existence": [1, 0],
+    }
+    write_json(root / "VideoSEG-O3-RL/rl_mevis_data.json", [[mevis, {"unused": True}]])
+    write_json(root / "VideoSEG-O3-RL/rl_revos_data.json", [[revos]])
+    return root
+
+
 LEFT = [4, 6, 12, 6, 12, 14, 4, 14]
 RIGHT = [8, 6, 16, 6, 16, 14, 8, 14]
 

@@ -113,7 +113,7 @@ class Vote:
     """What R1's frame sampler made of several replies (R1 specification §2).
 
     `values` are the replies that could be read, frame indices (start, end) or a share in [0, 1]; `asked` how
-    many replies there were, `spread` the standard deviation of each column. `interval` is the key segment
+    many were asked for, `spread` the standard deviation of each column. `interval` is the key segment
     after this step, `keyframe` the target frame once it is chosen.
     """
 

@@ -36,6 +36,8 @@ def print_turn(query: Query, turn: Turn) -> None:
     for name, text in turn.steps:
         console.print(f"  [dim]{escape(name)}:[/dim] {escape(text)}")
     console.print(f"  → {_decided(turn)}")
+    if turn.reply and turn.error:
+        console.print(f"  [yellow]{escape(turn.error)}[/yellow]")
 
 
 def _looked(turn: Turn) -> str:

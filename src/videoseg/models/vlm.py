@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from videoseg.errors import RenderError
+from videoseg.models.causal_blocks import SharedStem, require_stems
 
 Network: TypeAlias = Qwen3VLForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
 """What `VLM` drives; Qwen2.5-VL has no deepstack levels."""
@@ -141,14 +142,18 @@ class VLM(nn.Module):
         mask: Tensor | None = None,
         images: Sequence[ImageFeatures] = (),
         cache: Cache | None = None,
+        stem: SharedStem | None = None,
     ) -> States:
         """One pass over new tokens.
 
         `ids` `[B, N]`, `positions` `[3, B, N]`, `mask` bool `[B, S + N]` (None: every slot is real),
-        `images` in token order, row by row. With a cache its slots precede the new tokens.
+        `images` in token order, row by row. With a cache its slots precede the new tokens. With a `stem`
+        every row holds several dialogues that begin alike.
         Raises `RenderError` when image tokens and image features disagree.
         """
         self._check_images(ids, images)
+        if stem is not None:
+            require_stems(self.model.model.language_model)
         output = self.model.model(
             input_ids=ids,
             attention_mask=None if mask is None else mask.long(),
@@ -156,6 +161,7 @@ class VLM(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
             mm_encoder_outputs={"image": _join(images)} if images else None,
+            **({} if stem is None else {"stem": stem}),
         )
         prenorm, self._prenorm = self._prenorm, None
         if prenorm is None:

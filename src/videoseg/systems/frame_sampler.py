@@ -114,12 +114,14 @@ class FrameSampler:
         return self._talk.ask(observation, draw), started
 
     def _record(self, observation: Observation, replies: Sequence[Said], started: float, vote: Vote) -> None:
+        wrong = [said.error for said in replies if said.error]
+        wrong += [] if vote.values else ["no reply could be read"]
         turn = Turn(
             index=len(self._turns),
             shown=self._talk.shown(observation),
-            text="\n".join(said.text for said in replies),
+            text="\n".join(said.text for said in replies if not said.error),
             reply=vote,
-            error=None if vote.values else "no reply could be read",
+            error="\n".join(wrong) or None,
             num_tokens=sum(said.num_tokens for said in replies),
             seconds=time.perf_counter() - started,
         )

@@ -23,6 +23,9 @@ from videoseg.models.vlm import VLM
 from videoseg.systems.images import Frames, ImageStore
 from videoseg.types import ShownFrame
 
+NAMED = 200
+"""How many characters of a question name its requests: enough to know the query by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -37,11 +40,12 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A reply; `truncated` where the token limit cut it."""
+    """A reply; `truncated` where the token limit cut it, `error` why an endpoint gave none (no text then)."""
 
     text: str
     num_tokens: int
     truncated: bool = False
+    error: str = ""
 
 
 class Talk(Protocol):
@@ -159,10 +163,12 @@ class RemoteTalk:
         self._plans = resize_plans(frame_size, preset, reasoner.geometry)
 
     def ask(self, observation: Observation, draw: Draw) -> list[Said]:
-        """See `Talk`. Of several replies those that fail are left out; RemoteError if all do."""
+        """See `Talk`. Of several replies those that fail hold their error; RemoteError if all do."""
         parts = tuple(self._part(part) for part in observation.parts)
         messages = (Message("system", (SYSTEM,)), Message("user", parts))
-        name = next(part.text for part in observation.parts if not isinstance(part, ImagePart))[:80].strip()
+        name = next(part.text for part in observation.parts if not isinstance(part, ImagePart))[
+            :NAMED
+        ].strip()
         requests = [
             ChatRequest(
                 f"{name} (reply {n})", messages, draw.max_tokens, draw.temperature, draw.seed + n, draw.top_p
@@ -170,10 +176,9 @@ class RemoteTalk:
             for n in range(draw.count)
         ]
         outcomes = ask(self._settings, requests)
-        said = [Said(*_text(o.reply)) for o in outcomes if o.reply is not None]
-        if not said and outcomes[0].error is not None:
+        if all(outcome.error for outcome in outcomes) and outcomes[0].error:
             raise outcomes[0].error
-        return said
+        return [Said(*_text(o.reply)) if o.reply else Said("", 0, error=str(o.error)) for o in outcomes]
 
     def shown(self, observation: Observation) -> tuple[ShownFrame, ...]:
         """See `Talk`."""

@@ -14,7 +14,7 @@ from videoseg.errors import GroupError, UsageError
 
 Normalisation = Literal["sequence", "token", "constant"]
 EPSILON = 1e-4
-"""Added to the spread of a group's rewards."""
+"""Added to the spread of a group's rewards (O3's; R1's is 1e-6)."""
 _EQUAL = 1e-8
 """Rewards of a group that differ by less say nothing; rounding is smaller."""
 
@@ -34,8 +34,9 @@ def group_advantages(
     prompts: Sequence[Hashable],
     size: int,
     least_spread: float = 0.0,
+    epsilon: float = EPSILON,
 ) -> Advantages:
-    """(R − mean) / (std + 1e-4) within each group, unbiased std (§12.3); 0 in groups of equal rewards.
+    """(R − mean) / (std + epsilon) within each group, unbiased std (§12.3); 0 in groups of equal rewards.
 
     `least_spread` is what a smaller std counts as. With 0, as published, rewards that differ by a hair weigh
     as much as right and wrong; with continuous rewards that is noise once a policy is sure of itself.
@@ -59,7 +60,7 @@ def group_advantages(
             zero_variance += 1
         else:
             spread = inside.std().clamp_min(least_spread)
-            values[rows] = (inside - inside.mean()) / (spread + EPSILON)
+            values[rows] = (inside - inside.mean()) / (spread + epsilon)
     return Advantages(values.float(), len(members), zero_variance)
 
 

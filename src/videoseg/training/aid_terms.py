@@ -11,8 +11,9 @@ from videoseg.models.causal_blocks import WATCHED
 from videoseg.models.o3 import O3Model
 from videoseg.training.aid_batch import AidBatch
 from videoseg.training.aids import Aids, distil_loss, gaze_loss, recall_loss
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.examples import Mention, SegTarget
-from videoseg.training.forward import DialogueBatch, ForwardOutput
+from videoseg.training.forward import ForwardOutput
 from videoseg.training.words import WordTable
 
 GAZE_LAYER = 2

@@ -13,7 +13,7 @@ from videoseg.models.o3 import O3Model
 from videoseg.training.aid_batch import AidBatch, join_aids
 from videoseg.training.collate import join_rows
 from videoseg.training.config import SupervisedConfig
-from videoseg.training.forward import DialogueBatch
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.loop import Run
 from videoseg.training.sources import Item, Source
 

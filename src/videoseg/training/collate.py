@@ -16,7 +16,7 @@ from torch import Tensor
 from videoseg.dialogue.render import Chunk
 from videoseg.errors import RenderError
 from videoseg.models.sam2 import FrameFeatures
-from videoseg.training.forward import DialogueBatch, MaskQuery
+from videoseg.training.dialogue_batch import DialogueBatch, MaskQuery
 
 T = TypeVar("T")
 
@@ -64,8 +64,11 @@ class _Once(Generic[T]):
         return self.numbers[id(item)]
 
 
-def join_rows(rows: Sequence[DialogueRow], pad_id: int) -> DialogueBatch:
-    """One batch of all rows; raises RenderError where a row's images and tokens do not fit."""
+def join_rows(rows: Sequence[DialogueRow], pad_id: int, group: int = 1) -> DialogueBatch:
+    """One batch of all rows; raises RenderError where a row's images and tokens do not fit.
+
+    Every `group` rows in succession answer the same prompt, which is then read once, as are equal rows.
+    """
     ids = torch.full((len(rows), max(len(row.chunk.ids) for row in rows)), pad_id)
     loss_mask = torch.zeros(ids.shape, dtype=torch.bool)
     images, frames = _Once[Tensor](), _Once[Tensor | FrameFeatures]()
@@ -73,11 +76,14 @@ def join_rows(rows: Sequence[DialogueRow], pad_id: int) -> DialogueBatch:
     shown: list[tuple[int, ...]] = []
     grids: dict[int, tuple[int, int]] = {}
     keys: dict[int, str] = {}
+    firsts: dict[tuple[int, bytes, tuple[int, ...]], int] = {}
+    twin = []
     for number, row in enumerate(rows):
         row.check()
         ids[number, : len(row.chunk.ids)] = torch.from_numpy(row.chunk.ids)
         loss_mask[number, : len(row.chunk.ids)] = torch.from_numpy(row.chunk.loss_mask)
         shown.append(tuple(images.number(patches) for patches in row.patches))
+        twin.append(firsts.setdefault((number // group, row.chunk.ids.tobytes(), shown[-1]), number))
         grids |= dict(zip(shown[-1], (image.grid for image in row.chunk.images), strict=True))
         keys |= {frames.number(f): key for f, key in zip(row.frames, row.frame_keys, strict=False)}
         masks += [
@@ -92,4 +98,6 @@ def join_rows(rows: Sequence[DialogueRow], pad_id: int) -> DialogueBatch:
         tuple(frames.items),
         tuple(masks),
         tuple(keys.get(number, "") for number in range(len(frames.items))),
+        group,
+        tuple(twin) if group > 1 else (),
     )

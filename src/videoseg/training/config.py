@@ -110,7 +110,8 @@ class SupervisedConfig:
     cosine. `dtype` is what frozen weights are held in; what learns is float32.
     `feature_cache` is a folder in which features of SAM2's frozen encoder are kept, up to
     `feature_cache_gb`. `skip_bad` is how many samples may be unreadable before the run stops.
-    `first_seed`, `families` and `single_turn` belong to the generated world.
+    `first_seed`, `families` and `single_turn` (the share of dialogues that answer in their first turn)
+    belong to the generated world.
     """
 
     out: str
@@ -158,7 +159,7 @@ class SupervisedConfig:
     save_minutes: float = 10.0
     first_seed: int = 0
     families: dict[str, float] = field(default_factory=dict)
-    single_turn: bool = False
+    single_turn: float = 0.0
     weights: LossWeights = LossWeights()
 
     def __post_init__(self) -> None:
@@ -175,6 +176,8 @@ class SupervisedConfig:
             raise UsageError(f"{', '.join(self.weights.aids)}: training aids know the generated world only")
         if not self.data and self.steps is None:
             raise UsageError("the generated world has no end: give `steps`")
+        if not 0 <= self.single_turn <= 1:
+            raise UsageError("single_turn is a share, from 0 to 1")
         if self.held_out.every and self.data and not self.held_out.data:
             raise UsageError("held_out.every needs held_out.data, sets that are not trained on")
 

@@ -7,6 +7,7 @@ are kept in a file of one JSON line per sample, so that a rating run goes on whe
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from videoseg.training.prompts import Prompt
 from videoseg.types import Role
 from videoseg.video.sampling import sample_video
 from videoseg.video.writer import overlay
+
+log = logging.getLogger(__name__)
 
 AXES = (
     "scene_complexity",
@@ -109,7 +112,8 @@ def _ask(prompt: Prompt, reasoner: Reasoner, preset: R1Preset) -> dict[str, int]
     talk = reasoner.look(_Marked(prompt), prompt.frame_size, preset)
     try:
         said = talk.ask(question(prompt), Draw(max_tokens=200))
-    except RemoteError:
+    except RemoteError as error:
+        log.warning("%s is not rated: %s", prompt.key, error)
         return None
     return parse_rating(said[0].text)
 

@@ -12,7 +12,7 @@ from videoseg.data.sample import GcgSample, RefImageSample
 from videoseg.errors import CheckpointError, DatasetError
 from videoseg.models.checkpoints.hub import KNOWN
 from videoseg.training.config import SupervisedConfig
-from videoseg.training.sources import open_mix
+from videoseg.training.prompts import open_mix
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ def dry_run(config: SupervisedConfig) -> Plan:
     group = config.batch * config.accumulation * int(os.environ.get("WORLD_SIZE", "1"))
     rows: dict[str, int] = {}
     if config.data:
-        mix = open_mix(config.data, config)
+        mix = open_mix(config.data, config.data_root)
         read_first(mix)
         rows = dict(mix.sizes())
     if config.held_out.data:
-        read_first(open_mix(config.held_out.data, config))
+        read_first(open_mix(config.held_out.data, config.data_root))
     for path in (config.init, config.words):
         if path and path not in KNOWN and ":" not in path and not Path(path).exists():
             raise CheckpointError(f"{path}: not there, and no known name ({', '.join(KNOWN)})")

@@ -18,7 +18,7 @@ from torch import Tensor
 from videoseg.data.frames import FileFrames, Frames
 from videoseg.errors import InputError, UsageError
 from videoseg.models.sam2 import FrameFeatures, Sam2
-from videoseg.training.forward import DialogueBatch
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.video.writer import partial_path
 
 GIB = 2**30

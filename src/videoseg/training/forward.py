@@ -7,73 +7,20 @@ accelerate wraps: whatever needs a gradient happens in there, on every rank, wit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from videoseg.errors import AlignmentError
 from videoseg.models.o3 import O3Model
 from videoseg.models.sam2 import AllMasks, FrameFeatures
 from videoseg.models.vlm import ImageFeatures, States
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.grpo import anchor, trained_positions
+from videoseg.training.reading import gradient_if_trained, read_dialogues
 
 FRAMES_PER_CALL = 8
-Kind = Literal["video", "keyframe"]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class MaskQuery:
-    """A [SEG] decoded on one frame, exactly as inference decodes a keyframe (O3 specification §7).
-
-    `row` of the batch, `seg` which [SEG] of that row, counted over its trained tokens, `frame` the number
-    of the frame in the batch. `truth` `[h, w]` in [0, 1], or None if only the prediction is wanted. `kind`
-    and `turn` tell which mask loss it belongs to (§11, §12.5).
-    """
-
-    row: int
-    seg: int
-    frame: int
-    truth: Tensor | None = None
-    kind: Kind = "video"
-    turn: int = 0
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class DialogueBatch:
-    """B dialogues, padded on the right, so that a causal pass needs no mask.
-
-    ids int64 and loss_mask bool `[B, L]`; `patches` and `grids` of the different images, `images[b]` the
-    numbers of row b's images in token order; `frames` the different frames to draw on, SAM2's input
-    `[3, S, S]` or what `Sam2.pyramid` makes of it; `frame_keys` their names in a cache, if there is one.
-    """
-
-    ids: Tensor
-    loss_mask: Tensor
-    patches: tuple[Tensor, ...]
-    grids: tuple[tuple[int, int], ...]
-    images: tuple[tuple[int, ...], ...]
-    frames: tuple[Tensor | FrameFeatures, ...] = ()
-    masks: tuple[MaskQuery, ...] = ()
-    frame_keys: tuple[str, ...] = ()
-
-    def to(self, device: torch.device | str) -> DialogueBatch:
-        """The same batch elsewhere."""
-        masks = [
-            query if query.truth is None else replace(query, truth=query.truth.to(device))
-            for query in self.masks
-        ]
-        return replace(
-            self,
-            ids=self.ids.to(device),
-            loss_mask=self.loss_mask.to(device),
-            patches=tuple(patches.to(device) for patches in self.patches),
-            frames=tuple(frame.to(device) for frame in self.frames),
-            masks=tuple(masks),
-        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -119,9 +66,7 @@ class TeacherForced(nn.Module):
         Raises RenderError where image tokens and images disagree, AlignmentError where a query names a [SEG]
         that its row does not have.
         """
-        images = self._images(batch)
-        shown = [images[number] for row in batch.images for number in row]
-        states = self.model.vlm(batch.ids, self._positions(batch, images), images=shown)
+        states, images = read_dialogues(self.model.vlm, batch)
         rows, columns = trained_positions(batch.loss_mask)
         segs = ((batch.ids == self.model.seg_id) & batch.loss_mask).nonzero(as_tuple=True)
         seg_states = states.prenorm[segs]
@@ -145,33 +90,23 @@ class TeacherForced(nn.Module):
             anchor(states.norm, embeddings, *parts),
         )
 
-    def _images(self, batch: DialogueBatch) -> list[ImageFeatures]:
-        several = dist.is_initialized() and dist.get_world_size() > 1
-        with _gradient_if_trained(self.model.vlm.model.model.visual):
-            return self.model.vlm.encode_images(batch.patches, batch.grids, together=several)
-
-    def _positions(self, batch: DialogueBatch, images: Sequence[ImageFeatures]) -> Tensor:
-        """M-RoPE positions int64 `[3, B, L]`; every row counts from 0."""
-        rows = [
-            self.model.vlm.rope_positions(ids, [images[number] for number in numbers])
-            for ids, numbers in zip(batch.ids, batch.images, strict=True)
-        ]
-        return torch.stack(rows, dim=1)
-
     def _decode(self, batch: DialogueBatch, prompts: Tensor, chosen: Tensor) -> AllMasks:
         """Candidates of every query, or of a blank frame, so that the decoder always runs."""
         sam2 = self.model.sam2
         frames = batch.frames if batch.masks else (self._blank(),)
         where = torch.tensor([query.frame for query in batch.masks] or [0], device=prompts.device)
-        features = sam2.project(self._pyramids(frames)).select(where)
         chosen = chosen if batch.masks else torch.zeros_like(where)
-        return sam2.decode_all(features, sam2.unconditioned(features), sam2.prompt_language(prompts[chosen]))
+        asked, place = torch.stack([chosen, where]).unique(dim=1, return_inverse=True)
+        features = sam2.project(self._pyramids(frames)).select(asked[1])
+        language = sam2.prompt_language(prompts[asked[0]])
+        masks = sam2.decode_all(features, sam2.unconditioned(features), language)
+        return AllMasks(masks.logits[place], masks.iou[place], masks.tokens[place], masks.score[place])
 
     def _pyramids(self, frames: Sequence[Tensor | FrameFeatures]) -> FrameFeatures:
         """Frames as SAM2's encoder sees them; those that are features already are left as they are."""
         fresh = [frame for frame in frames if isinstance(frame, Tensor)]
         sam2 = self.model.sam2
-        with _gradient_if_trained(sam2.model.vision_encoder):
+        with gradient_if_trained(sam2.model.vision_encoder):
             encoded = [
                 sam2.pyramid(torch.stack(fresh[start : start + FRAMES_PER_CALL]))
                 for start in range(0, len(fresh), FRAMES_PER_CALL)
@@ -192,7 +127,10 @@ class TeacherForced(nn.Module):
 
 
 def queried(batch: DialogueBatch, seg_rows: Tensor) -> Tensor:
-    """Number of each query's [SEG] among all of the batch, int64 `[M]`; AlignmentError if there is none."""
+    """Number of each query's [SEG] among all of the batch, int64 `[M]`; AlignmentError if there is none.
+
+    Of equal rows it is the first one's, so that their masks are decoded once.
+    """
     counts = torch.bincount(seg_rows, minlength=len(batch.ids)).tolist()
     firsts = [sum(counts[:row]) for row in range(len(counts))]
     for query in batch.masks:
@@ -201,11 +139,6 @@ def queried(batch: DialogueBatch, seg_rows: Tensor) -> Tensor:
                 f"row {query.row}, turn {query.turn}: a mask of [SEG] number {query.seg} is asked for, but "
                 f"the dialogue has {counts[query.row]}"
             )
-    places = [firsts[query.row] + query.seg for query in batch.masks]
+    twin = batch.twin or range(len(batch.ids))
+    places = [firsts[twin[query.row]] + query.seg for query in batch.masks]
     return torch.tensor(places, dtype=torch.long, device=seg_rows.device)
-
-
-def _gradient_if_trained(module: nn.Module) -> torch.no_grad | nullcontext[None]:
-    """Frozen encoders are run without a graph."""
-    trained = any(parameter.requires_grad for parameter in module.parameters())
-    return nullcontext() if trained else torch.no_grad()

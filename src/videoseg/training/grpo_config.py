@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from videoseg.errors import UsageError
+from videoseg.training.advantages import EPSILON
 from videoseg.training.calibration import Calibration
 from videoseg.training.grpo import Objective
 from videoseg.training.prompts import PromptConfig
@@ -43,7 +44,8 @@ class GrpoConfig:
     single-turn RL. `rewards`: names with weights (weight 0: logged only). `calibration` null turns the [SEG]
     calibration off.
 
-    `least_spread` is what a smaller standard deviation of a group's rewards counts as (0: as published).
+    `least_spread` is what a smaller standard deviation of a group's rewards counts as (0: as published);
+    `epsilon` is added to it (1e-4 in O3's release, 1e-6 in R1, R1 specification §9 no. 19).
 
     `train` and `freeze`: prefixes of parameter names that learn (none: all) and that do not; with `lora` the
     language model's layers learn through adapters, and if nothing else of language and vision learns, the
@@ -75,6 +77,7 @@ class GrpoConfig:
     calibration: Calibration | None = field(default_factory=Calibration)
     mask_weight: float = 0.2
     least_spread: float = 0.0
+    epsilon: float = EPSILON
     lora: LoraSettings | None = None
     train: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ("sam2.model.vision_encoder",)

@@ -17,8 +17,8 @@ from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.checkpoints.hub import known_hashes, resolve
 from videoseg.models.o3 import O3Model
 from videoseg.models.vlm import VLM
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.export import export
-from videoseg.training.forward import DialogueBatch
 from videoseg.training.grpo_config import GrpoConfig
 from videoseg.training.loop import Run
 from videoseg.training.lora import is_lora, without_lora

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from torch import nn
+from transformers import PretrainedConfig, Qwen2_5_VLConfig, Qwen3VLConfig
 
 from videoseg.dialogue.budget import ImageGeometry, resize_plan
 from videoseg.dialogue.preset import Preset, preset
+from videoseg.dialogue.r1 import R1Preset, resize_plans
 from videoseg.errors import UsageError
 from videoseg.models.checkpoints.folder import DTYPES, read_json
 from videoseg.models.checkpoints.hub import KNOWN
+from videoseg.models.checkpoints.r1 import NETWORKS, r1_preset
 from videoseg.models.o3 import build_projector
 from videoseg.models.sam2 import Sam2
 from videoseg.models.sam2_config import sam2_config
@@ -32,21 +35,19 @@ FRAME = (480, 854)
 TEXT_TOKENS = 420
 """Text of the first prompt (system prompt and question); later ones are about 120."""
 LATER_TEXT = 120
-STOCK = {
-    "2b": {
-        "hidden_size": 2048,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "intermediate_size": 6144,
-    },
-    "4b": {
-        "hidden_size": 2560,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "intermediate_size": 9728,
-    },
+R1_TEXT_TOKENS = 250
+"""R1's instruction with a query, and the labels of its frames."""
+CONFIGS: dict[str, type[PretrainedConfig]] = {"qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig}
+PUBLISHED: dict[str, dict[str, tuple[int, int, int, int, int, int]]] = {
+    "o3": {"2b": (2048, 28, 16, 8, 6144, 151_674), "4b": (2560, 36, 32, 8, 9728, 151_674)},
+    "r1": {"3b": (2048, 36, 16, 2, 11008, 151_936), "7b": (3584, 28, 28, 4, 18944, 152_064)},
 }
-"""Language models of Qwen3-VL; all have 8 key-value heads of 128 and the same vision tower."""
+"""Language models of Qwen3-VL (O3) and Qwen2.5-VL (R1): width, layers, heads, key-value heads, inner width of
+the feed-forward part, vocabulary; a head is 128 wide."""
+VISION: dict[str, dict[str, int]] = {
+    "o3": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16},
+    "r1": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +84,38 @@ def plan_of(config: GrpoConfig, processes: int | None = None) -> GrpoPlan:
     values = checkpoint_config(config)
     known = int(os.environ.get("WORLD_SIZE", 0)) or (8 if config.batch >= 16 else 1)
     count = processes or known
-    section = values.get("videoseg", {})
-    settings = dict(section.get("preset", {}))
-    chosen = preset(settings.pop("name", "default"), **settings).override(**config.preset)
     trained, frozen, language = parameters(values, config)
     rollouts = config.batch // count * config.group
-    budget = chosen.budget
-    new = budget.max_turns * budget.max_new_tokens
-    prompt = prompt_tokens(chosen, ImageGeometry(patch=16, merge=2))
-    masks = budget.max_turns * (budget.high_frames + 1)
+    prompt, new, masks = (r1_tokens if config.system == "r1" else o3_tokens)(values, config)
     memory = _memory(config, values, count, trained, frozen, language, prompt + new, masks)
     passes = max(1, config.batch // (count * config.groups_per_pass))
     return GrpoPlan(count, passes, rollouts, prompt + new, new, masks * rollouts, trained, frozen, memory)
+
+
+def o3_tokens(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, int]:
+    """Of a dialogue of O3: tokens that are shown, tokens that are sampled, masks."""
+    settings = dict(values.get("videoseg", {}).get("preset", {}))
+    chosen = preset(settings.pop("name", "default"), **settings).override(**config.preset)
+    budget = chosen.budget
+    shown = prompt_tokens(chosen, geometry_of(values))
+    return shown, budget.max_turns * budget.max_new_tokens, budget.max_turns * (budget.high_frames + 1)
+
+
+def r1_tokens(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, int]:
+    """The same of R1's one turn, which has no mask."""
+    chosen: R1Preset = r1_preset(values).override(**config.preset)
+    geometry = geometry_of(values)
+    plans = resize_plans(FRAME, chosen, geometry)
+    context, target = (
+        plans[role][-1].height * plans[role][-1].width // geometry.factor**2 + 2
+        for role in (Role.REFERENCE, Role.TARGET)
+    )
+    return chosen.context_frames * context + target + R1_TEXT_TOKENS, chosen.max_new_tokens, 0
+
+
+def geometry_of(values: dict[str, Any]) -> ImageGeometry:
+    """The visual tokens of a network."""
+    return ImageGeometry(patch=14 if values["model_type"] == "qwen2_5_vl" else 16, merge=2)
 
 
 def checkpoint_config(config: GrpoConfig) -> dict[str, Any]:
@@ -103,32 +124,30 @@ def checkpoint_config(config: GrpoConfig) -> dict[str, Any]:
     folder = entry.folder if entry and entry.folder else Path(config.init)
     if (folder / "config.json").is_file():
         return dict(read_json(folder / "config.json"))
-    size = next((name for name in STOCK if name in config.init.lower()), None)
+    sizes = PUBLISHED[config.system]
+    size = next((name for name in sizes if name in config.init.lower()), None)
     if size is None:
-        raise UsageError(f"{config.init}: no config.json there, and the name tells no size (2b, 4b)")
-    text = {**STOCK[size], "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_674}
-    vision = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16}
-    vision |= {"out_hidden_size": STOCK[size]["hidden_size"]}
-    return {"text_config": text, "vision_config": vision, "tie_word_embeddings": False}
+        raise UsageError(
+            f"{config.init}: no config.json there, and the name tells no size ({', '.join(sizes)})"
+        )
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    text = dict(zip((*names, "intermediate_size", "vocab_size"), sizes[size], strict=True))
+    return {
+        "model_type": "qwen2_5_vl" if config.system == "r1" else "qwen3_vl",
+        "text_config": {**text, "head_dim": 128},
+        "vision_config": {**VISION[config.system], "out_hidden_size": text["hidden_size"]},
+        "tie_word_embeddings": size == "3b",
+    }
 
 
 def parameters(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, int]:
     """How many parameters learn, how many do not, and how many the copy for the reference has."""
+    kind = values["model_type"]
     with torch.device("meta"):
-        vlm = Qwen3VLForConditionalGeneration(
-            Qwen3VLConfig(
-                text_config=values["text_config"],
-                vision_config=values["vision_config"],
-                tie_word_embeddings=values.get("tie_word_embeddings", False),
-            )
-        )
-        projector = build_projector(vlm.config.text_config.hidden_size, 256)
-    sam2 = Sam2(sam2_config(**values.get("videoseg", {}).get("sam2", {})))
-    named = {
-        **{f"vlm.model.{name}": value.numel() for name, value in vlm.named_parameters()},
-        **{f"projector.{name}": value.numel() for name, value in projector.named_parameters()},
-        **{f"sam2.{name}": value.numel() for name, value in sam2.named_parameters()},
-    }
+        vlm = NETWORKS[kind](CONFIGS[kind].from_dict(values))
+    named = {f"vlm.model.{name}": value.numel() for name, value in vlm.named_parameters()}
+    if config.system == "o3":
+        named |= _mask_parts(values, vlm.config.text_config.hidden_size)
     trained = sum(size for name, size in named.items() if learns(name, config))
     language = sum(size for name, size in named.items() if name.startswith("vlm."))
     if config.lora and not any(name.startswith("vlm.") and learns(name, config) for name in named):
@@ -138,9 +157,21 @@ def parameters(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, in
         trained += sum(
             config.lora.r * (part.in_features + part.out_features)
             for part in layers.modules()
-            if isinstance(part, torch.nn.Linear)
+            if isinstance(part, nn.Linear)
         )
     return trained, sum(named.values()) - trained, language
+
+
+def _mask_parts(values: dict[str, Any], width: int) -> dict[str, int]:
+    """Sizes of O3's projector and SAM2; R1's SAM2 takes no part in training."""
+    with torch.device("meta"):
+        parts: dict[str, nn.Module] = {"projector": build_projector(width, 256)}
+    parts["sam2"] = Sam2(sam2_config(**values.get("videoseg", {}).get("sam2", {})))
+    return {
+        f"{part}.{name}": value.numel()
+        for part, module in parts.items()
+        for name, value in module.named_parameters()
+    }
 
 
 def prompt_tokens(chosen: Preset, geometry: ImageGeometry) -> int:
@@ -168,8 +199,9 @@ def _memory(
     masks: int,
 ) -> dict[str, float]:
     """Bytes by part; gradients and optimizer are sharded over the processes, as ZeRO-2 does."""
-    text = values["text_config"]
-    heads = text["num_key_value_heads"] * text.get("head_dim", 128) * 2
+    text = values.get("text_config", values)  # Qwen2.5-VL as published has its text's fields at the top
+    width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    heads = text["num_key_value_heads"] * width * 2
     held = torch.empty(0, dtype=DTYPES[config.frozen_dtype]).element_size()
     copy = language * held if config.objective.beta else 0
     rows = config.group * config.groups_per_pass

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from videoseg.errors import CollapseError, UsageError
 from videoseg.machine import peak_memory_mb
-from videoseg.models.causal_blocks import cached_attention
+from videoseg.models.causal_blocks import attention
 from videoseg.models.vision_speed import prefer_plain_attention
-from videoseg.training.forward import DialogueBatch
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.grpo_config import GrpoConfig
 from videoseg.training.grpo_metrics import Facts, Guard, facts_of, pass_record, step_record
 from videoseg.training.grpo_parts import Parts, make_optimizer, open_parts
@@ -76,7 +76,12 @@ class GrpoTrainer:
         self._report = report
         self._rewards = choose(config.rewards, config.reward_files)
         self._method = Method(
-            config.objective, config.calibration, config.mask_weight, config.group, config.least_spread
+            config.objective,
+            config.calibration,
+            config.mask_weight,
+            config.group,
+            config.least_spread,
+            config.epsilon,
         )
         self._prompts = open_prompts(config.prompts)
         _require_whole_weights(run)
@@ -188,6 +193,7 @@ class GrpoTrainer:
                 asked[start : start + size],
                 self.parts.seg_id,
                 self.parts.pad_id,
+                self.config.group,
             )
             for start in range(0, len(rollouts), size)
         ]
@@ -291,7 +297,7 @@ class GrpoTrainer:
         language = self.parts.vlm.model.model.language_model
         autocast = nullcontext() if on_cpu else self.run.accelerator.autocast()
         prefer_plain_attention(False)
-        with torch.no_grad(), autocast, cached_attention(language):
+        with torch.no_grad(), autocast, attention(language, "sdpa"):
             yield
         prefer_plain_attention(on_cpu)
         self.parts.policy.train()

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from videoseg.training.advantages import Advantages, group_advantages
+from videoseg.training.advantages import EPSILON, Advantages, group_advantages
 from videoseg.training.calibration import Calibration, TurnMasks, calibration_term, last_seg_of_turn
 from videoseg.training.collate import DialogueRow, join_rows
-from videoseg.training.forward import DialogueBatch
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.grpo import LossInputs, LossOutputs, Objective, grpo_loss
 from videoseg.training.policy import PolicyOutput
 from videoseg.training.prompts import Prompt
@@ -34,6 +34,7 @@ class Method:
     mask_weight: float
     group: int
     least_spread: float = 0.0
+    epsilon: float = EPSILON
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,17 @@ class Step:
 
 
 def make_part(
-    task: Task, rollouts: Sequence[Rollout], prompts: Sequence[Prompt], seg_id: int, pad_id: int
+    task: Task,
+    rollouts: Sequence[Rollout],
+    prompts: Sequence[Prompt],
+    seg_id: int,
+    pad_id: int,
+    group: int = 1,
 ) -> Part:
-    """Render rollouts (`prompts[i]` is that of rollout i) and number their tokens."""
+    """Render rollouts (`prompts[i]` is that of rollout i) and number their tokens.
+
+    Every `group` rollouts in succession are of one prompt, which is then read once.
+    """
     dialogue_rows = tuple(
         task.row(rollout, prompt) for rollout, prompt in zip(rollouts, prompts, strict=True)
     )
@@ -108,7 +117,7 @@ def make_part(
     turns = torch.tensor([turn for _, turn, _ in spans]).repeat_interleave(lengths)
     ids = torch.tensor([token for rollout in rollouts for turn in rollout.turns for token in turn.ids])
     is_seg = last_seg_of_turn(ids == seg_id, rows, turns)
-    batch = join_rows(dialogue_rows, pad_id)
+    batch = join_rows(dialogue_rows, pad_id, group)
     return Part(tuple(rollouts), tuple(prompts), dialogue_rows, batch, rows, turns, is_seg)
 
 
@@ -172,7 +181,9 @@ def _remember(
     scores = score(rewards, [one.outcome for one in judged])
     groups = [rollout.group for rollout in part.rollouts]
     prompts = [rollout.prompt for rollout in part.rollouts]
-    advantages = group_advantages(scores.total, groups, prompts, method.group, method.least_spread)
+    advantages = group_advantages(
+        scores.total, groups, prompts, method.group, method.least_spread, method.epsilon
+    )
     masks = tuple(tuple(replace(turn, policy=None) for turn in one.masks) for one in judged)
     known = reference(part.batch) if reference is not None and method.objective.beta else None
     outcomes = tuple(one.outcome for one in judged)

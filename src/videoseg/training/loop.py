@@ -258,7 +258,7 @@ def load_trained(module: nn.Module, state: Path) -> None:
     if not file.is_file():
         raise CheckpointError(f"{state}: no {WEIGHTS}; states of sharded runs are merged by resuming them")
     saved = torch.load(file, map_location="cpu", weights_only=True)
-    own = dict(module.named_parameters())
+    own = {**dict(module.named_parameters()), **_statistics(module)}
     strangers = [name for name in saved if name not in own or own[name].shape != saved[name].shape]
     absent = [name for name, value in own.items() if value.requires_grad and name not in saved]
     if strangers or absent:
@@ -272,11 +272,23 @@ def _save_trained(models: list[nn.Module], weights: list[dict[str, Tensor]], fol
     """Of a module that every process holds whole, keep what learns; the rest is in the initial checkpoint."""
     if not weights:
         return
-    learning = {n: p.detach().cpu() for n, p in _bare(models[0]).named_parameters() if p.requires_grad}
+    module = _bare(models[0])
+    learning = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    kept = {name: value.detach().cpu() for name, value in {**learning, **_statistics(module)}.items()}
     weights.clear()
     file = Path(folder) / WEIGHTS
     if int(os.environ.get("RANK", "0")) == 0:
-        torch.save(learning, file)
+        torch.save(kept, file)
+
+
+def _statistics(module: nn.Module) -> dict[str, Tensor]:
+    """What a module gathers beside its parameters: the buffers of its batch norms."""
+    return {
+        f"{name}.{part}": value
+        for name, norm in module.named_modules()
+        if isinstance(norm, nn.BatchNorm2d)
+        for part, value in norm.named_buffers()
+    }
 
 
 def _load_trained(models: list[nn.Module], folder: str) -> None:

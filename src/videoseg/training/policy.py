@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from videoseg.models.o3 import O3Model
 from videoseg.models.vision_speed import speed_up_vision
 from videoseg.models.vlm import VLM
-from videoseg.training.forward import DialogueBatch, TeacherForced
+from videoseg.training.dialogue_batch import DialogueBatch
+from videoseg.training.forward import TeacherForced
 from videoseg.training.grpo import selected_log_probs, trained_positions
+from videoseg.training.reading import read_dialogues
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -69,11 +71,7 @@ class Reference:
     def __call__(self, batch: DialogueBatch) -> Tensor:
         """Log-probabilities float32 `[P]` of the trained tokens; masks are not decoded."""
         with self._disabled():
-            images = self._vlm.encode_images(batch.patches, batch.grids)
-            rows = [[images[number] for number in numbers] for numbers in batch.images]
-            positions = [self._vlm.rope_positions(ids, row) for ids, row in zip(batch.ids, rows, strict=True)]
-            shown = [image for row in rows for image in row]
-            states = self._vlm(batch.ids, torch.stack(positions, dim=1), images=shown)
+            states, _ = read_dialogues(self._vlm, batch)
             where, columns = trained_positions(batch.loss_mask)
             tokens = batch.ids[where, columns]
             return selected_log_probs(states.norm[where, columns - 1], self._vlm.logits, tokens)[0]

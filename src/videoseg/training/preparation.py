@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from videoseg.errors import UsageError
-from videoseg.models.causal_blocks import use_causal_blocks
+from videoseg.models.causal_blocks import use_causal_blocks, use_stems
 from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.checkpoints.hub import known_hashes, resolve
 from videoseg.models.o3 import O3Model
@@ -84,6 +84,8 @@ def make_fast(model: O3Model, on_cpu: bool, gradient_checkpointing: bool) -> Non
         prefer_plain_attention()
         speed_up_vision(model.vlm.model.model.visual)
         use_causal_blocks(model.vlm.model.model.language_model)
+    else:
+        use_stems(model.vlm.model.model.language_model)
     if gradient_checkpointing:
         settings = {"use_reentrant": False}
         model.vlm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)

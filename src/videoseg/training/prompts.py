@@ -7,20 +7,24 @@ in their published layout. Sources are endless: prompt number n is always the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videoseg.data.frames import Frames as SampleFrames
+from videoseg.data.mix import Mix, Share
+from videoseg.data.readers import open_dataset
 from videoseg.data.readers.rl import RlReader
-from videoseg.data.sample import RlSample
+from videoseg.data.sample import RefVideoSample, RlSample, Sample, TraceSample, union_masks
 from videoseg.data.world.draw import Stage
-from videoseg.data.world.sampler import Sample, WorldSpec, draw_sample
-from videoseg.errors import UsageError
+from videoseg.data.world.sampler import Sample as WorldSample
+from videoseg.data.world.sampler import WorldSpec, draw_sample
+from videoseg.errors import DatasetError, UsageError
 from videoseg.systems.images import Frames
+from videoseg.training.config import DataEntry
 
 Mask = NDArray[np.bool_]
 
@@ -59,17 +63,20 @@ class PromptSource(Protocol):
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """Which prompts: `world` draws clips of `families` from seed `first_seed` on, `rl` reads files.
+    """Which prompts: clips of the generated `world`, the files of `rl`, or queries of the sets in `data`.
 
-    `folder`, `split` and `videos` are those of `RlReader`; `shuffle` is the seed of their order.
+    `world` draws clips of `families` from seed `first_seed` on. `folder`, `split` and `videos` are those of
+    `RlReader`. `data` are sets under `folder`, each with its `repeats`, one query of a video each time.
+    `shuffle` is the seed of their order.
     """
 
-    kind: Literal["world", "rl"] = "world"
+    kind: Literal["world", "rl", "sets"] = "world"
     first_seed: int = 10_000_000
     families: dict[str, float] = field(default_factory=dict)
     folder: str = ""
     split: str = "train"
     videos: str | None = None
+    data: tuple[DataEntry, ...] = ()
     shuffle: int = 0
 
 
@@ -79,8 +86,13 @@ def open_prompts(config: PromptConfig) -> PromptSource:
         spec = WorldSpec(families=config.families) if config.families else WorldSpec()
         return WorldPrompts(config.first_seed, spec)
     if not config.folder:
-        raise UsageError("prompts of kind rl need `folder`, where rl_*_data.json are")
-    return RlPrompts(RlReader(Path(config.folder), config.split, videos=config.videos), config.shuffle)
+        raise UsageError(f"prompts of kind {config.kind} need `folder`, where the data are")
+    if config.kind == "sets":
+        return MixPrompts(
+            open_mix([replace(one, draws=1) for one in config.data], config.folder, seed=config.shuffle)
+        )
+    reader = RlReader(Path(config.folder), config.split, videos=config.videos)
+    return MixPrompts(Mix([(reader, Share("rl", 1))], seed=config.shuffle))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ class WorldPrompts:
         return world_prompt(sample)
 
 
-def world_prompt(sample: Sample) -> Prompt:
+def world_prompt(sample: WorldSample) -> Prompt:
     """A clip of the generated world; frames are drawn when they are looked at."""
     clip = _Clip(sample)
     size = (sample.scene.height, sample.scene.width)
@@ -110,7 +122,7 @@ def world_prompt(sample: Sample) -> Prompt:
 class _Clip:
     """Frames of a sample, each drawn once, and its targets' union."""
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: WorldSample) -> None:
         self._stage = Stage(sample.scene)
         self._targets = list(sample.question.targets)
         self._kept: dict[int, NDArray[np.uint8]] = {}
@@ -131,31 +143,68 @@ class _Clip:
         return np.logical_or.reduce(self._stage.masks(index)[self._targets], axis=0)
 
 
-class RlPrompts:
-    """The prompts of RL files, epoch after epoch, each epoch in another order."""
+class MixPrompts:
+    """The prompts of data sets, each unit as often as its `repeats` say, every epoch in another order."""
 
-    def __init__(self, reader: RlReader, seed: int) -> None:
-        self._reader = reader
-        self._seed = seed
-        if not len(reader):
-            raise UsageError(f"{reader.folder}: holds no prompt; check `folder` and `split`")
+    def __init__(self, mix: Mix) -> None:
+        self._mix = mix
 
     def __getitem__(self, number: int) -> Prompt:
-        """Prompt `number`, counted over epochs."""
-        epoch, place = divmod(number, len(self._reader))
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._reader))
-        return _rl_prompt(self._reader.sample(int(order[place])))
+        """Prompt `number`, counted over epochs; raises DatasetError."""
+        epoch, place = divmod(number, len(self._mix))
+        order = np.random.default_rng([self._mix.seed, epoch]).permutation(len(self._mix))
+        return sample_prompt(self._mix.draw(int(order[place]), epoch)[0])
 
 
-def _rl_prompt(sample: RlSample) -> Prompt:
+def open_mix(entries: Sequence[DataEntry], root: str, **how: Any) -> Mix:
+    """The readers of a mixture under the folder `root`; `how` is for `Mix`.
+
+    Raises UsageError naming every folder that does not serve.
+    """
+    parts, problems = [], []
+    for entry in entries:
+        videos = None if entry.videos is None else Path(root) / entry.videos
+        try:
+            reader = open_dataset(entry.dataset, Path(root) / entry.folder, entry.split, videos=videos)
+            parts.append((reader, entry.share()))
+        except DatasetError as error:
+            problems.append(f"{entry.dataset}: {error}")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise UsageError(
+            f"{root}: {len(problems)} of {len(entries)} data sets cannot be opened; set the folder of them "
+            f"all, or of an entry of data, or leave the entry out:\n  {listed}"
+        )
+    return Mix(parts, **how)
+
+
+def sample_prompt(sample: Sample) -> Prompt:
+    """The query of a sample on its video; frames and masks are read when they are looked at.
+
+    Frames whose masks are not known count as frames without the target. Raises DatasetError for a sample
+    that is no query about a video with masks.
+    """
+    if not isinstance(sample, RefVideoSample | TraceSample | RlSample):
+        raise sample.origin.error("entry", "no query about a video with masks")
+    known = sample.annotated if isinstance(sample, RefVideoSample) else None
+    if isinstance(sample, RlSample):
+        presence = sample.existence
+    else:
+        frames = range(len(sample.frames)) if known is None else known
+        seen = dict(zip(frames, sample.masks(frames), strict=True))
+        presence = tuple(bool(frame in seen and seen[frame].area) for frame in range(len(sample.frames)))
+
     def mask(index: int) -> Mask:
         return sample.masks([index])[0].decode()
 
-    key = f"{sample.origin.file.name} {sample.origin.key}: {sample.query}"
-    size = sample.frames.size(0)
-    return Prompt(
-        key, sample.query, Footage(sample.frames), size, sample.existence, mask, sample.origin.file.stem
-    )
+    def objects(index: int) -> list[Mask]:
+        each = [(target,) for target in sample.targets or ()]
+        return [union_masks(sample.origin, sample.frames, t, known, [index])[0].decode() for t in each]
+
+    origin, size, footage = sample.origin, sample.frames.size(0), Footage(sample.frames)
+    key = f"{origin.dataset} {origin.file.name} {origin.key}: {sample.query}"
+    kind = sample.kind if isinstance(sample, RefVideoSample) else origin.file.stem
+    return Prompt(key, sample.query, footage, size, presence, mask, kind, objects)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from videoseg.training.aid_batch import AidBatch, join_aids
 from videoseg.training.aid_terms import GAZE_LAYER
 from videoseg.training.aids import Aids, gaze_loss, recall_loss
 from videoseg.training.collate import DialogueRow, join_rows
-from videoseg.training.forward import DialogueBatch
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.loop import Report, Run, RunSettings, seed_for
 from videoseg.training.losses import token_loss
 from videoseg.training.preparation import make_fast

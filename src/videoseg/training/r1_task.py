@@ -34,8 +34,8 @@ from videoseg.systems.images import ImageStore
 from videoseg.systems.reasoner import r1_renderer
 from videoseg.training.calibration import TurnMasks
 from videoseg.training.collate import DialogueRow
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.difficulty import read_ratings
-from videoseg.training.forward import DialogueBatch
 from videoseg.training.grpo import anchor, selected_log_probs, trained_positions
 from videoseg.training.grpo_config import GrpoConfig
 from videoseg.training.grpo_parts import Parts, reference_of
@@ -45,6 +45,7 @@ from videoseg.training.lora import merged_state
 from videoseg.training.policy import PolicyOutput
 from videoseg.training.preparation import choose_trained, make_fast
 from videoseg.training.prompts import Prompt
+from videoseg.training.reading import read_dialogues
 from videoseg.training.rewards.base import Outcome
 from videoseg.training.rewards.r1 import SceneTruth, scene_truth
 from videoseg.training.rollout import Rollout, RolloutTurn, Said, Sampling
@@ -74,11 +75,7 @@ class R1Policy(nn.Module):
 
     def read(self, batch: DialogueBatch) -> tuple[States, list[ImageFeatures], Tensor, Tensor]:
         """States of all tokens, the images' features, and rows and columns of the trained tokens."""
-        images = self.vlm.encode_images(batch.patches, batch.grids)
-        rows = [[images[number] for number in numbers] for numbers in batch.images]
-        positions = [self.vlm.rope_positions(ids, row) for ids, row in zip(batch.ids, rows, strict=True)]
-        shown = [image for row in rows for image in row]
-        states = self.vlm(batch.ids, torch.stack(positions, dim=1), images=shown)
+        states, images = read_dialogues(self.vlm, batch)
         return states, images, *trained_positions(batch.loss_mask)
 
 

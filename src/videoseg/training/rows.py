@@ -38,8 +38,8 @@ from videoseg.models.o3 import O3Model
 from videoseg.models.sam2 import FrameFeatures
 from videoseg.training.collate import DialogueRow
 from videoseg.training.config import SupervisedConfig
+from videoseg.training.dialogue_batch import Kind, MaskQuery
 from videoseg.training.features import FeatureCache
-from videoseg.training.forward import Kind, MaskQuery
 from videoseg.types import Role
 from videoseg.video.sampling import sample_video
 

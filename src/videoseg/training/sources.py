@@ -14,18 +14,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from videoseg.data.mix import Mix
-from videoseg.data.readers import open_dataset
 from videoseg.data.sample import RefVideoSample, TraceSample
 from videoseg.data.world.sampler import VALID_SEEDS, WorldSpec, draw_sample
-from videoseg.errors import DatasetError, UsageError
 from videoseg.models.o3 import O3Model
 from videoseg.training.collate import DialogueRow
 from videoseg.training.config import DataEntry, SupervisedConfig
+from videoseg.training.dialogue_batch import Kind, MaskQuery
 from videoseg.training.examples import Example, draw_example
 from videoseg.training.features import GIB, FeatureCache
-from videoseg.training.forward import Kind, MaskQuery
-from videoseg.training.prompts import Footage, Prompt, world_prompt
+from videoseg.training.prompts import Prompt, open_mix, sample_prompt, world_prompt
 from videoseg.training.rows import RowMaker
 from videoseg.types import Role
 
@@ -76,13 +73,18 @@ class WorldSource:
             self._spec,
             self._model,
             masks=config.masks,
-            single_turn=config.single_turn,
+            single_turn=stops_at_once(self._first + number, config.single_turn),
         )
         return Item(world_row(example, self._model.seg_id, f"world, seed {self._first + number}"), example)
 
     def prompt(self, number: int) -> Prompt:
         """The clip and question of a seed."""
         return world_prompt(draw_sample(self._first + number, self._spec))
+
+
+def stops_at_once(seed: int, share: float) -> bool:
+    """Whether the trace of a seed answers in its first turn; so do `share` of them, whatever they ask."""
+    return bool(np.random.default_rng([seed, 11]).random() < share)
 
 
 def world_row(example: Example, seg_id: int, name: str) -> DialogueRow:
@@ -108,7 +110,8 @@ class MixSource:
         group: int,
         shuffle: bool,
     ) -> None:
-        self.mix = open_mix(entries, config)
+        how = "skip" if config.skip_bad else "raise"
+        self.mix = open_mix(entries, config.data_root, seed=config.seed, on_bad=how)
         self.size = len(self.mix)
         self._maker = maker
         self._group = group if config.group_by_length else 0
@@ -142,45 +145,6 @@ class MixSource:
         if not self._shuffle:
             return np.arange(self.size)
         return grouped_order(self._lengths, self._group, np.random.default_rng([self.mix.seed, epoch, 3]))
-
-
-def sample_prompt(sample: TraceSample | RefVideoSample) -> Prompt:
-    """The query of a sample on its video; frames and masks are read when they are looked at."""
-    known = getattr(sample, "annotated", None)
-    frames = range(len(sample.frames)) if known is None else known
-    present = dict(zip(frames, (mask.area > 0 for mask in sample.masks(frames)), strict=True))
-
-    def mask(index: int) -> NDArray[np.bool_]:
-        return sample.masks([index])[0].decode()
-
-    return Prompt(
-        f"{sample.origin.key}: {sample.query}",
-        sample.query,
-        Footage(sample.frames),
-        sample.frames.size(0),
-        tuple(present.get(frame, False) for frame in range(len(sample.frames))),
-        mask,
-        "trace" if isinstance(sample, TraceSample) else "",
-    )
-
-
-def open_mix(entries: Sequence[DataEntry], config: SupervisedConfig) -> Mix:
-    """The readers of a mixture; raises UsageError naming every folder that does not serve."""
-    parts, problems = [], []
-    for entry in entries:
-        folder = Path(config.data_root) / entry.folder
-        videos = None if entry.videos is None else Path(config.data_root) / entry.videos
-        try:
-            parts.append((open_dataset(entry.dataset, folder, entry.split, videos=videos), entry.share()))
-        except DatasetError as error:
-            problems.append(f"{entry.dataset}: {error}")
-    if problems:
-        listed = "\n  ".join(problems)
-        raise UsageError(
-            f"data_root {config.data_root}: {len(problems)} of {len(entries)} data sets cannot be opened; "
-            f"set data_root, or the folder of an entry of data, or leave the entry out:\n  {listed}"
-        )
-    return Mix(parts, seed=config.seed, on_bad="skip" if config.skip_bad else "raise")
 
 
 def grouped_order(lengths: NDArray[np.int64], group: int, rng: np.random.Generator) -> NDArray[np.int64]:

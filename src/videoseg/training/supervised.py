@@ -21,9 +21,10 @@ from videoseg.models.o3 import O3Model
 from videoseg.training.aid_terms import AidTerms
 from videoseg.training.batches import StageBatch, micro_batches
 from videoseg.training.config import SupervisedConfig
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.export import export
 from videoseg.training.features import with_features
-from videoseg.training.forward import DialogueBatch, ForwardOutput, TeacherForced, queried
+from videoseg.training.forward import ForwardOutput, TeacherForced, queried
 from videoseg.training.held_out import Watch
 from videoseg.training.loop import Report, Run, RunSettings, seed_for
 from videoseg.training.losses import group_means, mask_iou, mask_loss, per_dialogue, token_loss

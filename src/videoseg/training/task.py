@@ -19,7 +19,7 @@ from videoseg.models.o3 import O3Model
 from videoseg.systems.player import View
 from videoseg.training.calibration import TurnMasks
 from videoseg.training.collate import DialogueRow
-from videoseg.training.forward import MaskQuery
+from videoseg.training.dialogue_batch import MaskQuery
 from videoseg.training.losses import mask_iou, mask_loss
 from videoseg.training.prompts import Prompt
 from videoseg.training.rewards.base import Outcome

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,21 @@ from videoseg.data.world.draw import Stage
 from videoseg.data.world.sampler import VALID_SEEDS
 from videoseg.data.world.tracking import GAP_SHARE, tracking_scene
 from videoseg.errors import UsageError
-from videoseg.models.checkpoints.xmem import save_xmem
+from videoseg.models.checkpoints.xmem import load_xmem, save_xmem
 from videoseg.models.xmem import TINY, FrameKeys, XMem
 from videoseg.models.xmem.memory import attention, similarity
 from videoseg.models.xmem.network import compete
 from videoseg.tracking.xmem import fit, preprocess
+from videoseg.training.loop import Report, Run, RunSettings, seed_for
 from videoseg.training.losses import dice_loss, mask_iou
 from videoseg.training.schedule import schedule
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class XMemConfig:
     """One run. Each step sees `batch` clips of `frames[0]` to `frames[1]` frames, `objects` things in each.
 
+    `init` is a checkpoint to go on from; the clips begin at seed `first_seed`.
     The longest sequences come after half of the steps. A frame is remembered with probability `remember`.
     Of the cross-entropy only the worst pixels count, their share falling from 1 to `hardest` between the
     shares `bootstrap` of the steps. From `freeze_norms` on, batch norms stay as inference will see them.
@@ -41,6 +39,8 @@ class XMemConfig:
     """
 
     out: str
+    init: str | None = None
+    first_seed: int = 0
     steps: int = 1040
     batch: int = 8
     frames: tuple[int, int] = (3, 8)
@@ -163,59 +163,71 @@ def clip_loss(results: Sequence[Tensor], masks: Tensor, share: float) -> tuple[T
     return worst.mean(), dice_loss(logits[:, 1:].flatten(0, 1), truth.flatten(0, 1).float()).mean()
 
 
-def run(config: XMemConfig, report: Report | None = None) -> Path:
-    """Train; writes `OUT/metrics.jsonl`, `OUT/last.pt` every few minutes and the checkpoint `OUT/model`.
+class Propagation(nn.Module):
+    """`propagate` as a module, which accelerate can wrap."""
 
-    An interrupted run goes on where it stopped when it is started again.
+    def __init__(self, xmem: XMem) -> None:
+        super().__init__()
+        self.xmem = xmem
+
+    def forward(self, clips: Clips, remember: Sequence[bool]) -> list[Tensor]:
+        """See `propagate`."""
+        return propagate(self.xmem, clips, remember)
+
+
+def run(config: XMemConfig, report: Report | None = None) -> Path:
+    """Train; writes `OUT/metrics.jsonl`, states to resume from and the checkpoint `OUT/model`, its result.
+
+    Raises CheckpointError if `init` cannot be read.
     """
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    xmem = XMem(TINY, config.image_size)
+    seed_for(config.seed)
+    xmem, out = load_xmem(config.init) if config.init else XMem(TINY, config.image_size), Path(config.out)
     xmem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    optimizer = torch.optim.AdamW(xmem.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    start = _resume(out / "last.pt", xmem, optimizer)
-    valid = draw_clips(range(VALID_SEEDS.start, VALID_SEEDS.start + config.valid_clips), 6, config)
-    saved = started = time.monotonic()
-    with (out / "metrics.jsonl").open("a") as log:
-        for step in range(start, config.steps):
-            record = train_step(xmem, optimizer, config, step)
-            end = step + 1 == config.steps
-            if end or step % config.valid_every == 0:
+    settings = RunSettings(
+        config.out, config.seed, config.bf16, clip=config.clip, save_minutes=config.save_minutes, device="cpu"
+    )
+    with Run(settings) as running:
+        optimizer = torch.optim.AdamW(xmem.parameters(), config.lr, weight_decay=config.weight_decay)
+        running.prepare(Propagation(xmem), [optimizer])
+        running.resume(batch=config.batch, seed=config.seed, first_seed=config.first_seed)
+        running.describe(asdict(config))
+        valid = draw_clips(range(VALID_SEEDS.start, VALID_SEEDS.start + config.valid_clips), 6, config)
+        while running.step < config.steps:
+            record = train_step(running, xmem, config)
+            end, done = running.step == config.steps, running.step - 1
+            if end or done % config.valid_every == 0:
                 record |= validate(xmem, valid, config.bf16)
-            if end or step % config.log_every == 0:
-                record |= {"step": step, "seconds": round(time.monotonic() - started, 1)}
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-                if report:
-                    report(record)
-            if end or time.monotonic() - saved > 60 * config.save_minutes:
-                _save(out, xmem, optimizer, step + 1)
-                saved = time.monotonic()
+            if end or done % config.log_every == 0:
+                running.log(record, report, config.steps)
+            running.keep_going()
+        running.save()
+        save_xmem(xmem, out / "model")
     return out / "model"
 
 
-def train_step(xmem: XMem, optimizer: torch.optim.Optimizer, config: XMemConfig, step: int) -> dict[str, Any]:
+def train_step(running: Run, xmem: XMem, config: XMemConfig) -> dict[str, Any]:
     """Draw the batch of a step, update, and return the numbers to log."""
+    step = running.step
     rng = random.Random(f"{config.seed}:{step}")
     done = step / config.steps
     most = config.frames[0] + round((config.frames[1] - config.frames[0]) * min(1.0, 2 * done))
     length = rng.randint(config.frames[0], most)
-    clips = draw_clips(range(step * config.batch, (step + 1) * config.batch), length, config)
-    set_norms(xmem, training=done < config.freeze_norms)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-        results = propagate(xmem, clips, [rng.random() < config.remember for _ in range(length)])
+    first = config.first_seed + step * config.batch
+    clips = draw_clips(range(first, first + config.batch), length, config)
+    remember = [rng.random() < config.remember for _ in range(length)]
     begin, full = config.bootstrap
     share = 1 - (1 - config.hardest) * min(1.0, max(0.0, (done - begin) / (full - begin)))
-    cross, dice = clip_loss(results, clips.masks, share)
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * schedule(step, config.steps, config.warmup, config.final_lr)
-    optimizer.zero_grad(set_to_none=True)
-    (cross + dice).backward()
-    norm = nn.utils.clip_grad_norm_(xmem.parameters(), config.clip)
-    optimizer.step()
-    return {"ce": float(cross.detach()), "dice": float(dice.detach()), "norm": float(norm), "length": length}
+    found: dict[str, float] = {}
+
+    def loss(one: Clips) -> Tensor:
+        cross, dice = clip_loss(running.module(one, remember), one.masks, share)
+        found.update(ce=float(cross.detach()), dice=float(dice.detach()))
+        return cross + dice
+
+    set_norms(xmem, training=done < config.freeze_norms)
+    norm = running.update([clips], loss, schedule(step, config.steps, config.warmup, config.final_lr))
+    return {**found, "norm": norm, "length": length}
 
 
 def set_norms(xmem: XMem, *, training: bool) -> None:
@@ -240,19 +252,3 @@ def validate(xmem: XMem, clips: Clips, bf16: bool) -> dict[str, float]:
         "valid_iou": float(iou[seen].mean()),
         "valid_empty": float(iou[~seen].mean()) if (~seen).any() else 1.0,
     }
-
-
-def _save(out: Path, xmem: XMem, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {"step": step, "xmem": xmem.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state, out / "last.pt.part")
-    (out / "last.pt.part").replace(out / "last.pt")
-    save_xmem(xmem, out / "model")
-
-
-def _resume(path: Path, xmem: XMem, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    xmem.load_state_dict(state["xmem"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])

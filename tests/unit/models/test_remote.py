@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chat_stub import Asked, Say, completion, serve
+from chat_stub import PASSING, Asked, Say, completion, serve
 from videoseg.errors import (
     RemoteError,
     RemoteRefusedError,
@@ -89,25 +89,6 @@ def test_content_in_parts_and_reasoning_apart() -> None:
     reply, _ = one(lambda asked: Say(body=json.dumps(data).encode()))
     assert isinstance(reply, ChatReply)
     assert (reply.text, reply.reasoning) == ("ab", "because")
-
-
-PASSING = {
-    "500": Say(status=500, body=b"oops"),
-    "503 page": Say(status=503, body=b"<html>busy</html>"),
-    "429": Say(status=429, body=b'{"error": {"message": "slow down"}}'),
-    "reset": Say(reset=True),
-    "cut": Say("good", cut=True),
-    "truncated json": Say(body=b'{"choices": [{"mess'),
-    "empty body": Say(body=b""),
-    "wrong schema": Say(body=b'{"answer": 42}'),
-    "no choice": Say(body=b'{"choices": []}'),
-    "null text": Say(body=json.dumps(completion(None)).encode()),
-    "filtered": Say("", finish="content_filter"),
-    "error with 200": Say(body=b'{"error": {"message": "worker died"}}'),
-    "deep nesting": Say(body=b"[" * 100_000),
-    "not utf-8": Say(body=b"\xff\xfe\x00"),
-    "bad gzip": Say(body=b"not gzip", headers={"Content-Encoding": "gzip"}),
-}
 
 
 @pytest.mark.parametrize("kind", PASSING)

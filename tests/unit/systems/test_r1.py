@@ -191,7 +191,9 @@ def test_a_remote_reasoner_gives_the_same_masks() -> None:
     assert result.masklets == expected.masklets
     assert len(asked) == 10 + 10 + 1
     first = result.trace.turns[0].reply
-    assert first.asked == 9  # the refused one is left out
+    assert (len(first.values), first.asked) == (9, 10)
+    assert "the red square" in result.trace.turns[0].error.lower()
+    assert "(reply 0)" in result.trace.turns[0].error
     body = asked[-1].body
     assert (body["temperature"], body["max_tokens"]) == (0.0, 1024)
     kinds = [part["type"] for part in body["messages"][1]["content"]]

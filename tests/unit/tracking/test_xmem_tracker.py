@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,23 @@ def test_an_interrupted_run_goes_on_the_same(xmem: XMem, keys: list[FrameKeys], 
     for ours, expected in zip(part, whole, strict=True):
         assert ours[:2] == expected[:2]
         assert torch.equal(ours[2], expected[2])
+
+
+def test_a_resumed_sweep_keeps_its_own_rule_of_what_is_forgotten(xmem: XMem, keys: list[FrameKeys]) -> None:
+    """Only the long sweep counts how often memories are used, and forgets accordingly."""
+    frames, keyframe, stop = 36, 34, 12
+    options = replace(OPTIONS, count_long=None)
+    assert [options.for_frames(n).count_long for n in (frames - keyframe, keyframe + 1)] == [False, True]
+    whole = XMemTracker(xmem, num_frames=frames, options=options)
+    whole.start(keys[0], squares(), keyframe)
+    for frame in order(keyframe, frames):
+        expected = whole.step(keys[frame % FRAMES], frame)
+        if frame == stop:
+            resumed = XMemTracker(xmem, num_frames=frames, options=options)
+            resumed.restore(whole.state(), squares)
+        elif frame < stop:
+            found = resumed.step(keys[frame % FRAMES], frame)
+            assert torch.equal(found.probabilities, expected.probabilities), frame
 
 
 def test_wrong_order_is_refused(xmem: XMem, keys: list[FrameKeys]) -> None:

@@ -109,3 +109,11 @@ def test_hair_wide_differences_need_not_count_as_much_as_right_and_wrong() -> No
     assert floored.values[1] == pytest.approx(0.0005, rel=1e-3)
     assert floored.values[2:].tolist() == published.values[2:].tolist(), "a larger spread is not touched"
     assert floored.zero_variance == 0
+
+
+def test_what_is_added_to_the_spread_is_a_setting() -> None:
+    """R1 adds 1e-6 (R1 specification §9 no. 19), so that a group that almost ties counts nearly in full."""
+    o3, r1 = (group_advantages([0.0, 2e-5], [0, 0], "aa", 2, epsilon=each) for each in (1e-4, 1e-6))
+    spread = 2e-5 / 2**0.5
+    assert o3.values[1] == pytest.approx(1e-5 / (spread + 1e-4), rel=1e-4)
+    assert r1.values[1] == pytest.approx(1e-5 / (spread + 1e-6), rel=1e-4)

@@ -15,7 +15,8 @@ from videoseg.models.o3 import O3Model
 from videoseg.systems import load
 from videoseg.systems.o3 import O3System
 from videoseg.training.collate import DialogueRow, join_rows
-from videoseg.training.forward import MaskQuery, TeacherForced
+from videoseg.training.dialogue_batch import MaskQuery
+from videoseg.training.forward import TeacherForced
 from videoseg.types import Query
 from videoseg.video.reader import Video
 

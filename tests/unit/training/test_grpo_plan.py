@@ -47,6 +47,23 @@ def test_the_published_run() -> None:
     assert "reference" in text
 
 
+@pytest.mark.parametrize(("size", "weights"), [("3b", 3.75e9), ("7b", 8.29e9)])
+def test_the_runs_of_r1(size: str, weights: float) -> None:
+    """Qwen2.5-VL as a whole learns, and nothing else is there; 16 prompts of 8 on 8 GPUs."""
+    plan = plan_of(read_settings(GrpoConfig, CONFIGS / f"r1-{size}-grpo.yaml"))
+    assert (plan.processes, plan.rollouts, plan.passes, plan.new_tokens) == (8, 16, 2, 1024)
+    assert plan.trained == pytest.approx(weights, rel=0.005)
+    assert (plan.frozen, plan.masks) == (0, 0)
+    # 900 tokens of the target, and 12 frames of 420 x 224 (15 x 8 tokens).
+    assert plan.tokens_per_rollout - plan.new_tokens == 902 + 12 * 122 + 250
+
+
+def test_the_bundled_r1() -> None:
+    plan = plan_of(GrpoConfig(out="x", system="r1", init="tiny-r1", batch=4, freeze=()))
+    assert plan.new_tokens == 192
+    assert 3e6 < plan.trained < 5e6
+
+
 def test_an_unknown_checkpoint() -> None:
     with pytest.raises(UsageError, match="tells no size"):
         plan_of(GrpoConfig(out="x", init="nowhere"))

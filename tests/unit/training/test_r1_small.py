@@ -84,4 +84,5 @@ def test_the_published_recipes_are_read(name: str) -> None:
 
     config = read_settings(GrpoConfig, Path(__file__).parents[3] / "configs" / name)
     assert (config.system, config.batch, config.group, config.calibration) == ("r1", 16, 8, None)
+    assert config.epsilon == 1e-6
     assert len(choose(config.rewards)) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,19 @@ import pytest
 import torch
 
 from builders import random_o3
+from data_builders import edit_json, make_mevis, make_rl
 from videoseg.data.world.sampler import WorldSpec
 from videoseg.dialogue.r1 import R1Preset
+from videoseg.errors import UsageError
 from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.checkpoints.hub import ASSETS
 from videoseg.models.checkpoints.r1 import load_reasoner, save_reasoner
 from videoseg.models.tiny_r1 import reasoner_from, tiny_preset
+from videoseg.training.config import DataEntry
 from videoseg.training.grpo import Objective
 from videoseg.training.grpo_update import Method, Totals, make_part, step
 from videoseg.training.length import LengthControl
-from videoseg.training.prompts import Prompt, WorldPrompts
+from videoseg.training.prompts import Prompt, PromptConfig, WorldPrompts, open_prompts
 from videoseg.training.r1_examples import draw_r1
 from videoseg.training.r1_task import R1Policy, R1Task
 from videoseg.training.rewards import r1
@@ -113,6 +117,46 @@ def test_several_objects_are_several_truths(policy: R1Policy, preset: R1Preset) 
     source = WorldPrompts(0, WorldSpec(families={"several": 1.0}))
     counts = [len(task._scene(source[number]).truth.boxes) for number in range(6)]
     assert max(counts) > 1
+
+
+def test_rl_files_tell_every_object(policy: R1Policy, preset: R1Preset, tmp_path: Path) -> None:
+    root = make_rl(tmp_path)
+    edit_json(
+        root / "VideoSEG-O3-RL/rl_revos_data.json",
+        lambda data: data[0][0].update(anno_id=[42, 43], mask_existence=[1, 1]),
+    )
+    prompt = open_prompts(PromptConfig(kind="rl", folder=str(root), split="revos"))[0]
+    assert prompt.objects
+    assert [[bool(mask.any()) for mask in prompt.objects(frame)] for frame in (0, 1)] == [
+        [True] * 2,
+        [False, True],
+    ]
+    task = R1Task(policy, preset, SAMPLING)
+    (rollout,) = task.rollouts([prompt], 1, seed=0)
+    frame = rollout.turns[0].observation.images[-1].frame
+    both = [[105, 210, 315, 490], [472, 210, 682, 490]]  # of squares at 4 and 18 of 32, 6 of 24 pixels
+    assert task._scene(prompt).truth.boxes.tolist() == both[frame:]
+    part = make_part(task, [rollout], [prompt], policy.seg_id, policy.end_id)
+    judged = task.judge(rollout, prompt, task.row(rollout, prompt), torch.zeros(0))
+    assert part.batch.ids.shape[0] == 1
+    assert 0 <= sum(reward(judged.outcome) for reward in r1.R1) <= 9
+
+
+def test_sets_give_one_query_of_a_video_at_a_time(tmp_path: Path) -> None:
+    make_mevis(tmp_path / "mevis")
+    config = PromptConfig(kind="sets", folder=str(tmp_path), data=(DataEntry("mevis", "mevis", repeats=1),))
+    source = open_prompts(config)
+    drawn = {prompt.query: prompt for prompt in (source[number] for number in range(24))}
+    assert set(drawn) == {"The square that stays", "The square that leaves", "Both squares", "what moves"}
+    assert drawn["The square that leaves"].presence == (True, False, False)
+    both = drawn["Both squares"].objects
+    assert both
+    assert [mask.sum() for mask in both(0)] == [64, 64]
+    assert source[5].key == open_prompts(config)[5].key
+    with pytest.raises(UsageError, match=r"1 of 1 data sets cannot be opened"):
+        open_prompts(replace(config, folder=str(tmp_path / "mevis")))
+    with pytest.raises(UsageError, match="`folder`"):
+        open_prompts(replace(config, folder=""))
 
 
 def test_examples_of_the_world_are_true_answers() -> None:

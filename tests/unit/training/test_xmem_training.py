@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from videoseg.errors import UsageError
+from videoseg.errors import InterruptedRunError, UsageError
 from videoseg.models.checkpoints.xmem import load_xmem
 from videoseg.models.xmem import MemoryOptions, XMemSession
 from videoseg.training import xmem as training
+from videoseg.training.curves import read_records
 from videoseg.training.settings import read_settings
 from videoseg.training.xmem import Clips, XMemConfig, clip_loss, draw_clips, propagate, run
 from xmem_builders import MICRO, keys_of, random_clip, random_xmem, squares
@@ -66,26 +67,25 @@ def test_loss_is_zero_for_certainty_and_counts_the_worst() -> None:
 def test_an_interrupted_run_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "TINY", MICRO)
     straight = run(replace(CONFIG, out=str(tmp_path / "a")))
-    step = training.train_step
 
-    def stop(*arguments: object) -> dict[str, object]:
-        if arguments[-1] == 2:
-            raise KeyboardInterrupt
-        return step(*arguments)  # type: ignore[arg-type]
+    def stop(record: dict[str, object]) -> None:
+        if record["step"] == 1:
+            signal.raise_signal(signal.SIGINT)
 
-    config = replace(CONFIG, out=str(tmp_path / "b"), save_minutes=0.0)
-    monkeypatch.setattr(training, "train_step", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(config)
-    monkeypatch.setattr(training, "train_step", step)
+    config = replace(CONFIG, out=str(tmp_path / "b"))
+    with pytest.raises(InterruptedRunError):
+        run(config, stop)
     told: list[dict[str, object]] = []
     resumed = run(config, told.append)
     assert [record["step"] for record in told] == [2, 3]
     one, other = load_xmem(straight).state_dict(), load_xmem(resumed).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    logged = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    logged = read_records(tmp_path / "b" / "metrics.jsonl")
     assert [record["step"] for record in logged] == [0, 1, 2, 3]
     assert {"ce", "dice", "valid_iou"} <= set(logged[-1])
+    more = run(replace(CONFIG, out=str(tmp_path / "c"), init=str(resumed), steps=1, lr=1e-9))
+    start, moved = (load_xmem(path).state_dict() for path in (resumed, more))
+    assert all(torch.allclose(start[n], moved[n], atol=1e-6) for n in start if n.endswith("conv1.weight"))
 
 
 def test_the_recipe_is_read() -> None:

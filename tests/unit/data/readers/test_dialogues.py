@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_builders import edit_json, make_revos, make_vts_cot, reply, square, write_json
+from data_builders import edit_json, make_rl, make_vts_cot, reply, square
 from videoseg.data.readers.rl import RlReader
 from videoseg.data.readers.vts_cot import VtsCotReader
 from videoseg.errors import DatasetError
@@ -134,28 +134,6 @@ def test_missing_video_sets_and_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="the video sets"):
         VtsCotReader(root)
     assert len(VtsCotReader(root, videos=tmp_path / "moved")) == 2
-
-
-def make_rl(root: Path) -> Path:
-    make_vts_cot(root)
-    make_revos(root / "video_datas/revos", packed=True)
-    mevis = {
-        "video_name": "v1",
-        "frames": ["00000", "00001", "00002"],
-        "exp": "leaves",
-        "anno_id": [8],
-        "mask_existence": [1, 0, 0],
-    }
-    revos = {
-        "video_name": "TAO/train/x",
-        "frames": ["00000", "00001"],
-        "exp": "left",
-        "anno_id": [42],
-        "mask_existence": [1, 0],
-    }
-    write_json(root / "VideoSEG-O3-RL/rl_mevis_data.json", [[mevis, {"unused": True}]])
-    write_json(root / "VideoSEG-O3-RL/rl_revos_data.json", [[revos]])
-    return root
 
 
 def test_rl_reads_element_zero_of_both_files(tmp_path: Path) -> None:
