@@ -281,6 +281,7 @@ def main() -> None:
         ),
         largest_log_prob_difference=gap,
         rollouts=len(bench.sampled),
+        different_rollouts=len({(one.prompt, one.texts) for one in bench.sampled}),
         prompts=options.prompts,
         group=options.group,
         turns=sum(len(rollout.turns) for rollout in bench.sampled),

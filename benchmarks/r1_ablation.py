@@ -6,7 +6,8 @@
 
 Every stage adds its part to `r1-ablation.json` in `docs` and draws `r1-ablation.png` anew. What is finished
 is not repeated. Models answer the same held-out questions greedily: R1's accuracy reward (0 to 3) and the
-IoU of SAM2's mask on the target frame. Intervals are bootstrapped over seeds and questions, or over clips.
+IoU of SAM2's mask on the target frame; `sampled` is the accuracy of replies drawn at temperature 1, which RL
+works on. Intervals are bootstrapped over seeds and questions, or over clips.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from videoseg.data.world.sampler import WorldSpec, draw_sample
 from videoseg.dialogue.cues import parse_cues
+from videoseg.dialogue.grammar import thought
 from videoseg.dialogue.r1 import R1Preset, answer_map
 from videoseg.errors import ReplyError
 from videoseg.evaluation.compare import compare
@@ -43,18 +45,20 @@ from videoseg.training.prompts import Prompt, WorldPrompts, world_prompt
 from videoseg.training.r1_supervised import R1SftConfig
 from videoseg.training.r1_supervised import run as run_supervised
 from videoseg.training.r1_task import R1Policy, R1Task
-from videoseg.training.rewards.r1 import accuracy
+from videoseg.training.rewards.r1 import accuracy, scene_truth
 from videoseg.training.rollout import Rollout, Sampling
 from videoseg.training.settings import build_settings, read_settings
+from videoseg.types import StopReason
 
-TRAINING_SEEDS, SEEDS_APART, ROWS = 40_000_000, 1_000_000, 16
-MEASURES = ("accuracy", "iou", "think_tokens", "well_formed")
+TRAINING_SEEDS, SEEDS_APART, ROWS, COPIES = 40_000_000, 1_000_000, 16, 2
+MEASURES = ("accuracy", "sampled", "iou", "think_tokens", "well_formed")
+ALL = "all three"
 KINDS = {
     "point": ("point",),
     "box": ("box",),
     "box + negative": ("box", "negative"),
     "box + point": ("box", "point"),
-    "all three": ("box", "point", "negative"),
+    ALL: ("box", "point", "negative"),
 }
 Values = NDArray[np.float64]
 
@@ -64,7 +68,7 @@ class Ablation:
     """What to train from the model `init`, and which `model` Tables 5 and 6 are measured on.
 
     `variants` name changes of the recipe `supervised` or `grpo`, whichever they hold, as `{grpo: {...}}`;
-    `from` starts at another variant's result, `length: true` adds the length term with budgets measured on
+    `from` starts at another variant's result, `length` adds the length term, with budgets measured on
     `init`. `pairs` are variants whose difference is wanted. `questions` are held-out ones; `videos` are
     overrides of `videoseg eval world --system r1`, each compared with the first.
     """
@@ -107,8 +111,10 @@ def main() -> None:
         write(docs)
 
 
-def answers(ablation: Ablation, model: str, folder: Path) -> list[dict[str, Any]]:
-    """What a model answers to the held-out questions, kept in `folder`."""
+def answers(
+    ablation: Ablation, model: str, folder: Path, kinds: Collection[str] = (ALL,)
+) -> list[dict[str, Any]]:
+    """What a model answers to the held-out questions, with masks by `kinds` of prompts; kept in `folder`."""
     path = folder / "answers.json"
     if path.is_file():
         return list(json.loads(path.read_text()))
@@ -117,46 +123,53 @@ def answers(ablation: Ablation, model: str, folder: Path) -> list[dict[str, Any]
     assert vlm is not None
     assert text is not None
     policy = R1Policy(vlm, text).eval()
-    task = R1Task(policy, system.preset, Sampling(0.0))
+    task, drawn = (R1Task(policy, system.preset, each) for each in (Sampling(0.0), Sampling(1.0, 1.0, 0)))
     source = WorldPrompts(ablation.first_question, WorldSpec(families=ablation.families))
-    facts = []
+    facts: list[dict[str, Any]] = []
     for start in range(0, ablation.questions, ROWS):
         prompts = [source[number] for number in range(start, min(start + ROWS, ablation.questions))]
-        rollouts = task.rollouts(prompts, 1, 0)
-        facts += [
-            fact(task, system.model, system.preset, *pair) for pair in zip(rollouts, prompts, strict=True)
-        ]
+        sampled = drawn.rollouts(prompts, COPIES, start)
+        for number, (prompt, best) in enumerate(zip(prompts, task.rollouts(prompts, 1, 0), strict=True)):
+            replies = [best, *sampled[number * COPIES : (number + 1) * COPIES]]
+            facts.append(fact(system.model, system.preset, prompt, replies, kinds))
+            thinking = text.tokenizer.encode(thought(best.texts[0]) or "", add_special_tokens=False)
+            facts[-1]["think_tokens"] = len(thinking)
         task.release()
+        drawn.release()
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts))
     return facts
 
 
 @torch.no_grad()
-def fact(task: R1Task, model: R1Model, preset: R1Preset, rollout: Rollout, prompt: Prompt) -> dict[str, Any]:
-    """One answer: its reward, its length, and the IoU of its mask by kind of prompt."""
-    columns = task.judge(rollout, prompt, task.row(rollout, prompt), torch.zeros(0)).outcome.columns
-    size, text, target = prompt.frame_size, rollout.texts[0], rollout.turns[0].keyframe
+def fact(
+    model: R1Model, preset: R1Preset, prompt: Prompt, replies: Sequence[Rollout], kinds: Collection[str]
+) -> dict[str, Any]:
+    """Rewards of the first, greedy reply and of the others, and the IoU of its mask by kind of prompt."""
+    best = replies[0]
+    size, target = prompt.frame_size, best.turns[0].keyframe
+    truth = scene_truth(prompt.objects(target) if prompt.objects else [prompt.mask(target)])
+    worth = [accuracy(reply.texts[0], truth, preset.extent) for reply in replies]
     try:
-        cues = parse_cues(text, answer_map(size, preset), size).objects
+        cues = parse_cues(best.texts[0], answer_map(size, preset), size).objects
     except ReplyError:
         cues = ()
-    features, truth = VideoFeatures(model.sam2, prompt.frames.__getitem__), prompt.mask(target)
+    features, union = VideoFeatures(model.sam2, prompt.frames.__getitem__), prompt.mask(target)
     ious = {}
-    for name, kinds in KINDS.items():
-        chosen, found = preset.override(prompts=kinds), np.zeros_like(truth)
+    for name in kinds:
+        chosen, found = preset.override(prompts=KINDS[name]), np.zeros_like(union)
         for cue in cues:
             mask = model.sam2.segment(features(target), sam2_prompt(model, chosen, cue, size))
             found |= (model.sam2.upsample(mask.logits, size) > 0)[0].numpy()
-        ious[name] = float((found & truth).sum() / (found | truth).sum())
+        ious[name] = float((found & union).sum() / (found | union).sum())
     return {
         "key": prompt.key,
         "kind": prompt.kind,
-        "reply": text,
-        "accuracy": accuracy(text, columns["truth"], preset.extent),
-        "think_tokens": columns["think_tokens"],
-        "well_formed": columns["well_formed"],
-        "iou": ious["all three"],
+        "reply": best.texts[0],
+        "accuracy": worth[0],
+        "sampled": float(np.mean(worth[1:])),
+        "well_formed": best.stop is StopReason.ANSWER,
+        "iou": ious[ALL],
         "ious": ious,
     }
 
@@ -178,7 +191,8 @@ def train(ablation: Ablation, name: str, seed: int) -> None:
     elif not (folder / "model").is_dir():
         changes = {"prompts": {"first_seed": first, "families": ablation.families}, **ablation.grpo}
         if variant.get("length"):
-            changes["length"] = length_of(ablation, first, changes["steps"] * changes["batch"])
+            measured = length_of(ablation, first, changes["steps"] * changes["batch"])
+            changes["length"] = measured | variant["length"]
         run_grpo(build_settings(GrpoConfig, changes | variant["grpo"] | given), show)
     answers(ablation, str(folder / "model"), folder)
 
@@ -198,7 +212,7 @@ def show(record: Mapping[str, Any]) -> None:
 
 
 def base(ablation: Ablation) -> list[dict[str, Any]]:
-    return answers(ablation, ablation.init, Path(ablation.out) / "base")
+    return answers(ablation, ablation.init, Path(ablation.out) / "base", KINDS)
 
 
 def length_of(ablation: Ablation, first: int, count: int) -> dict[str, Any]:
@@ -265,13 +279,13 @@ def paired(b: Values, a: Values) -> Values:
 
 def prompt_kinds(ablation: Ablation) -> dict[str, Any]:
     """Table 6: the same answers of `model`, other parts of them given to SAM2."""
-    facts = answers(ablation, ablation.model, Path(ablation.out) / "model")
+    facts = answers(ablation, ablation.model, Path(ablation.out) / "model", KINDS)
     ious = {name: np.array([[one["ious"][name] for one in facts]]) for name in KINDS}
     rows = {name: {"iou": interval(ious[name])} for name in KINDS}
     for name in KINDS:
         rows[name]["against point"] = interval(ious[name] - ious["point"])
         rows[name]["against box"] = interval(ious[name] - ious["box"])
-    found = [one for one, iou in zip(facts, ious["all three"][0], strict=True) if iou > 0.5]
+    found = [one for one, iou in zip(facts, ious[ALL][0], strict=True) if iou > 0.5]
     right = {name: interval(np.array([[one["ious"][name] for one in found]])) for name in KINDS}
     return {
         "questions": len(facts),

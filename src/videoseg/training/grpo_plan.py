@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PretrainedConfig, Qwen2_5_VLConfig, Qwen3VLConfig
 
 from videoseg.dialogue.budget import ImageGeometry, resize_plan
-from videoseg.dialogue.preset import Preset, preset
+from videoseg.dialogue.preset import preset
 from videoseg.dialogue.r1 import R1Preset, resize_plans
 from videoseg.errors import UsageError
 from videoseg.models.checkpoints.folder import DTYPES, read_json
@@ -51,14 +51,28 @@ VISION: dict[str, dict[str, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Length:
+    """Of one dialogue: tokens of its first prompt, tokens shown later, sampled tokens, masks."""
+
+    stem: int
+    later: int
+    new: int
+    masks: int
+
+    def packed(self, group: int) -> int:
+        """Tokens of a group, whose stem is read once."""
+        return self.stem + group * (self.later + self.new)
+
+
+@dataclass(frozen=True, slots=True)
 class GrpoPlan:
-    """Numbers per process, memory in bytes by part."""
+    """Numbers per process, memory in bytes by part; `tokens` are read in a training pass over a step."""
 
     processes: int
     passes: int
     rollouts: int
-    tokens_per_rollout: int
-    new_tokens: int
+    length: Length
+    tokens: int
     masks: int
     trained: int
     frozen: int
@@ -66,11 +80,12 @@ class GrpoPlan:
 
     def lines(self) -> list[str]:
         """For the terminal."""
-        tokens = self.rollouts * self.tokens_per_rollout
+        length = self.length
         found = [
             f"{self.processes} processes, each {self.rollouts} rollouts a step in {self.passes} passes",
-            f"a dialogue has at most {self.tokens_per_rollout:,} tokens, {self.new_tokens:,} of them sampled",
-            f"{tokens:,} tokens a step and process, {tokens * self.processes:,} in all; "
+            f"a dialogue has at most {length.packed(1):,} tokens; {length.stem:,} are read once per group, "
+            f"{length.new:,} are sampled",
+            f"{self.tokens:,} tokens a step and process, {self.tokens * self.processes:,} in all; "
             f"{self.masks:,} masks a process",
             f"{self.trained / 1e6:,.1f} M parameters learn, {self.frozen / 1e6:,.1f} M do not",
             "memory per GPU, with AdamW:",
@@ -86,23 +101,33 @@ def plan_of(config: GrpoConfig, processes: int | None = None) -> GrpoPlan:
     count = processes or known
     trained, frozen, language = parameters(values, config)
     rollouts = config.batch // count * config.group
-    prompt, new, masks = (r1_tokens if config.system == "r1" else o3_tokens)(values, config)
-    memory = _memory(config, values, count, trained, frozen, language, prompt + new, masks)
+    length = (r1_length if config.system == "r1" else o3_length)(values, config)
+    memory = _memory(config, values, count, trained, frozen, language, length)
     passes = max(1, config.batch // (count * config.groups_per_pass))
-    return GrpoPlan(count, passes, rollouts, prompt + new, new, masks * rollouts, trained, frozen, memory)
+    tokens = rollouts // config.group * length.packed(config.group)
+    return GrpoPlan(count, passes, rollouts, length, tokens, length.masks * rollouts, trained, frozen, memory)
 
 
-def o3_tokens(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, int]:
-    """Of a dialogue of O3: tokens that are shown, tokens that are sampled, masks."""
+def o3_length(values: dict[str, Any], config: GrpoConfig) -> Length:
+    """A dialogue of O3 that uses all its turns, on a video of `FRAME`."""
     settings = dict(values.get("videoseg", {}).get("preset", {}))
     chosen = preset(settings.pop("name", "default"), **settings).override(**config.preset)
     budget = chosen.budget
-    shown = prompt_tokens(chosen, geometry_of(values))
-    return shown, budget.max_turns * budget.max_new_tokens, budget.max_turns * (budget.high_frames + 1)
+    geometry, turns = geometry_of(values), budget.max_turns
+
+    def image(role: Role) -> int:
+        plan = resize_plan(FRAME, role, chosen, geometry)
+        height, width = (plan[-1].height, plan[-1].width) if plan else FRAME
+        return height * width // geometry.factor**2 + 2
+
+    first = budget.low_frames * image(Role.LOW) + budget.high_frames * image(Role.HIGH) + TEXT_TOKENS
+    later = budget.later_frames * image(Role.LOW) + image(Role.KEYFRAME) + LATER_TEXT
+    masks = turns * (budget.high_frames + 1)
+    return Length(first, (turns - 1) * later, turns * budget.max_new_tokens, masks)
 
 
-def r1_tokens(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, int]:
-    """The same of R1's one turn, which has no mask."""
+def r1_length(values: dict[str, Any], config: GrpoConfig) -> Length:
+    """R1's one turn, which has no mask."""
     chosen: R1Preset = r1_preset(values).override(**config.preset)
     geometry = geometry_of(values)
     plans = resize_plans(FRAME, chosen, geometry)
@@ -110,7 +135,8 @@ def r1_tokens(values: dict[str, Any], config: GrpoConfig) -> tuple[int, int, int
         plans[role][-1].height * plans[role][-1].width // geometry.factor**2 + 2
         for role in (Role.REFERENCE, Role.TARGET)
     )
-    return chosen.context_frames * context + target + R1_TEXT_TOKENS, chosen.max_new_tokens, 0
+    prompt = chosen.context_frames * context + target + R1_TEXT_TOKENS
+    return Length(prompt, 0, chosen.max_new_tokens, 0)
 
 
 def geometry_of(values: dict[str, Any]) -> ImageGeometry:
@@ -174,20 +200,6 @@ def _mask_parts(values: dict[str, Any], width: int) -> dict[str, int]:
     }
 
 
-def prompt_tokens(chosen: Preset, geometry: ImageGeometry) -> int:
-    """Tokens that are not sampled in a dialogue of all turns, on a video of `FRAME` (height, width)."""
-
-    def image(role: Role) -> int:
-        plan = resize_plan(FRAME, role, chosen, geometry)
-        height, width = (plan[-1].height, plan[-1].width) if plan else FRAME
-        return height * width // geometry.factor**2 + 2
-
-    budget = chosen.budget
-    first = budget.low_frames * image(Role.LOW) + budget.high_frames * image(Role.HIGH) + TEXT_TOKENS
-    later = budget.later_frames * image(Role.LOW) + image(Role.KEYFRAME) + LATER_TEXT
-    return first + (budget.max_turns - 1) * later
-
-
 def _memory(
     config: GrpoConfig,
     values: dict[str, Any],
@@ -195,8 +207,7 @@ def _memory(
     trained: int,
     frozen: int,
     language: int,
-    tokens: int,
-    masks: int,
+    length: Length,
 ) -> dict[str, float]:
     """Bytes by part; gradients and optimizer are sharded over the processes, as ZeRO-2 does."""
     text = values.get("text_config", values)  # Qwen2.5-VL as published has its text's fields at the top
@@ -204,15 +215,18 @@ def _memory(
     heads = text["num_key_value_heads"] * width * 2
     held = torch.empty(0, dtype=DTYPES[config.frozen_dtype]).element_size()
     copy = language * held if config.objective.beta else 0
-    rows = config.group * config.groups_per_pass
+    group, groups = config.group, config.groups_per_pass
+    tokens = groups * length.packed(group)
     layer = tokens * (14 * text["hidden_size"] + 4 * text["intermediate_size"]) * 2
     kept = text["num_hidden_layers"] * (
         tokens * text["hidden_size"] * 2 if config.gradient_checkpointing else layer
     )
+    own = length.later + length.new
+    shares = 3 * groups * group * text["num_attention_heads"] * own * (length.stem + own) * 2
     side = values.get("videoseg", {}).get("sam2", {}).get("image_size", 1024)
-    drawn = masks * rows * (side / 1024) ** 2 * 60 * 2**20
+    drawn = length.masks * groups * group * (side / 1024) ** 2 * 60 * 2**20
     logits = 256 * text["vocab_size"] * 4 * 3
-    cache = config.max_rows * tokens * text["num_hidden_layers"] * heads * 2
+    cache = config.max_rows * length.packed(1) * text["num_hidden_layers"] * heads * 2
     return {
         "weights that learn (float32)": trained * 4,
         f"weights that do not ({config.frozen_dtype})": frozen * held,
@@ -220,7 +234,8 @@ def _memory(
         "gradients (sharded)": trained * 4 / processes,
         "AdamW (sharded)": trained * 8 / processes,
         "reference": copy,
-        "a pass: activations (estimate)": rows * (kept + layer) + logits,
+        "a pass: activations (estimate)": kept + layer + logits,
+        "a pass: attention of a layer (estimate)": shares,
         "a pass: masks (estimate)": drawn,
         "sampling: keys and values, not at that time": cache,
     }

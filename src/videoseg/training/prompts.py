@@ -172,8 +172,8 @@ def open_mix(entries: Sequence[DataEntry], root: str, **how: Any) -> Mix:
     if problems:
         listed = "\n  ".join(problems)
         raise UsageError(
-            f"{root}: {len(problems)} of {len(entries)} data sets cannot be opened; set the folder of them "
-            f"all, or of an entry of data, or leave the entry out:\n  {listed}"
+            f"{root}: {len(problems)} of {len(entries)} data sets cannot be opened; set data_root (of "
+            f"prompts: folder), or the folder of an entry of data, or leave the entry out:\n  {listed}"
         )
     return Mix(parts, **how)
 

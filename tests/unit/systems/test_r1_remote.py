@@ -52,7 +52,7 @@ def misbehave(asked: Asked) -> Say:
     number = 31 * query + 7 * reply + len(kind)
     if asked.attempt <= number % 3:
         slow = query >= 8 and number % 40 == 1  # which takes too long for the everyday tests
-        return Say("late", delay=3.0) if slow else list(PASSING.values())[number % len(PASSING)]
+        return Say("late", delay=5.0) if slow else list(PASSING.values())[number % len(PASSING)]
     if kind == "when":
         return Say(INTERVAL.format(*(f"{(frame + 0.5) / FPS:.3f}" for frame in (reply, 11))))
     if kind == "share":
@@ -62,14 +62,15 @@ def misbehave(asked: Asked) -> Say:
 
 def check_turn(turn: Any, query: int, kind: str, expected: Any) -> None:
     """Every reply counts once, or is named with its query."""
-    lost = [reply for reply in range(10) if hopeless(query, kind, reply)]
+    lost = {n: never for n in range(10) if (never := hopeless(query, kind, n))}
     assert turn.reply.asked == 10
     assert turn.reply.values == tuple(expected(reply) for reply in range(10) if reply not in lost)
     told = turn.error.splitlines()
     assert len(told) == len(lost)
-    for line, reply in zip(told, lost, strict=True):
+    for line, (reply, never) in zip(told, lost.items(), strict=True):
         assert f"thing {query}" in line
         assert f"(reply {reply})" in line
+        assert ("refuses" if never.status == 400 else f"after {RETRIES + 1} attempts") in line
 
 
 def check_result(result: Any, query: int) -> None:
@@ -89,7 +90,7 @@ def ask_all(queries: int) -> tuple[list[Asked], Counter[str]]:
             ChatSettings(
                 base_url=stub.url,
                 model="m",
-                timeout=1.5,
+                timeout=3.0,
                 retries=RETRIES,
                 first_wait=0.002,
                 longest_wait=0.02,
@@ -115,10 +116,10 @@ def check_requests(asked: list[Asked], attempts: Counter[str], queries: int) -> 
     assert len(made) == 21 * queries + queries // 4
     for key, request in made.items():
         never = hopeless(*request)
-        if never:
-            assert attempts[key] == (1 if never.status == 400 else RETRIES + 1)
-        else:
-            assert attempts[key] <= RETRIES
+        # On a busy machine an attempt can time out before the stub has noted it.
+        if never and never.status == 400:
+            assert attempts[key] <= 2
+        assert attempts[key] <= RETRIES + 1
 
 
 def test_every_request_ends_once_in_a_vote_a_mask_or_an_error_with_its_query() -> None:

@@ -40,8 +40,11 @@ def test_the_published_run() -> None:
     assert (plan.processes, plan.rollouts, plan.passes) == (8, 8, 2)
     assert plan.trained == pytest.approx(2.45e9, rel=0.05)
     assert plan.frozen == pytest.approx(2.2e8, rel=0.1)
-    assert plan.new_tokens == 3 * 512
-    assert 1800 < plan.tokens_per_rollout - plan.new_tokens < 2600
+    assert plan.length.new == 3 * 512
+    assert 1800 < plan.length.stem + plan.length.later < 2600
+    rest = plan.length.later + plan.length.new
+    assert plan.tokens == 2 * plan.length.stem + 8 * rest  # two groups of four
+    assert plan.length.packed(1) == plan.length.stem + rest
     text = "\n".join(plan.lines())
     assert "GiB" in text
     assert "reference" in text
@@ -51,16 +54,16 @@ def test_the_published_run() -> None:
 def test_the_runs_of_r1(size: str, weights: float) -> None:
     """Qwen2.5-VL as a whole learns, and nothing else is there; 16 prompts of 8 on 8 GPUs."""
     plan = plan_of(read_settings(GrpoConfig, CONFIGS / f"r1-{size}-grpo.yaml"))
-    assert (plan.processes, plan.rollouts, plan.passes, plan.new_tokens) == (8, 16, 2, 1024)
+    assert (plan.processes, plan.rollouts, plan.passes, plan.length.new) == (8, 16, 2, 1024)
     assert plan.trained == pytest.approx(weights, rel=0.005)
     assert (plan.frozen, plan.masks) == (0, 0)
     # 900 tokens of the target, and 12 frames of 420 x 224 (15 x 8 tokens).
-    assert plan.tokens_per_rollout - plan.new_tokens == 902 + 12 * 122 + 250
+    assert (plan.length.stem, plan.length.later) == (902 + 12 * 122 + 250, 0)
 
 
 def test_the_bundled_r1() -> None:
     plan = plan_of(GrpoConfig(out="x", system="r1", init="tiny-r1", batch=4, freeze=()))
-    assert plan.new_tokens == 192
+    assert plan.length.new == 192
     assert 3e6 < plan.trained < 5e6
 
 
