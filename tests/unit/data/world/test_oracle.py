@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from videoseg.data.world import FAMILIES, TEST_SEEDS, Sample, Stage, WorldSpec, draw, draw_sample, sampler
-from videoseg.data.world.meaning import read_query, satisfying
-from videoseg.data.world.oracle import VISIBLE, Oracle, observed, read_detail
 from videoseg.data.world.scene import COLOURS, FINE, MOTIONS, Scene, Thing
 from videoseg.dialogue.budget import ImageGeometry
 from videoseg.dialogue.episode import ImagePart
 from videoseg.dialogue.preset import preset
 from videoseg.models.tiny import PRESET, PROCESSOR
 from videoseg.types import Role
+from world_meaning import read_query, satisfying
+from world_oracle import VISIBLE, Oracle, observed, read_detail
 
 SPEC = WorldSpec()
 SEEDS = [*range(150), *TEST_SEEDS[:150]]
