@@ -316,7 +316,7 @@ def whole_videos(ablation: Ablation) -> dict[str, Any]:
     for name, report in reports.items():
         made = compare(first, report)["scores"]["overall"]["JF"]
         rows[name] = {key: report["scores"]["overall"][key] for key in ("J", "F", "JF")}
-        rows[name] |= {"ci95": report["intervals"]["JF"], "difference": [made["difference"], *made["ci95"]]}
+        rows[name] |= {"ci95": report["ci95"]["JF"], "difference": [made["difference"], *made["ci95"]]}
     return {"clips": len(first["items"]), "overrides": ablation.videos, "rows": rows}
 
 

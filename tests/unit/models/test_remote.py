@@ -224,7 +224,7 @@ def test_a_thousand_requests_none_lost_none_doubled() -> None:
 
 
 def test_no_more_requests_at_a_time_than_allowed() -> None:
-    with serve(lambda asked: Say("x", delay=0.02)) as stub:
+    with serve(lambda asked: Say("x", delay=0.1)) as stub:
         ask(settings(stub.url, concurrency=3), [request(str(number)) for number in range(20)])
         assert stub.most_held == 3
 
