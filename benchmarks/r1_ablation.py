@@ -330,20 +330,20 @@ def write(docs: Path, **parts: Any) -> None:
 
 
 def plot(known: Mapping[str, Any], path: Path) -> None:
-    """A panel per table: means with intervals."""
+    """A panel per table: paired differences from its first row, with intervals."""
     from matplotlib.figure import Figure
 
     panels: list[tuple[str, dict[str, list[float]]]] = []
-    training = known.get("training", {}).get("rows", {})
+    gains = {n: row for n, row in known.get("training", {}).get("rows", {}).items() if n != "base"}
     for measure, title in (
-        ("iou", "Tables 4, 7: IoU on the target frame"),
+        ("iou", "Tables 4, 7: IoU, gain over the start"),
         ("think_tokens", "Table 7: tokens"),
     ):
-        panels.append((title, {name: row[measure]["mean"] for name, row in training.items()}))
-    videos = known.get("videos", {}).get("rows", {})
-    panels.append(("Table 5: J&F, test clips", {n: [row["JF"], *row["ci95"]] for n, row in videos.items()}))
-    kinds = known.get("prompts", {}).get("rows", {})
-    panels.append(("Table 6: IoU on the target frame", {name: row["iou"] for name, row in kinds.items()}))
+        panels.append((title, {name: row[measure]["gain"] for name, row in gains.items()}))
+    videos = list(known.get("videos", {}).get("rows", {}).items())[1:]
+    panels.append(("Table 5: J&F against full", {name: row["difference"] for name, row in videos}))
+    kinds = list(known.get("prompts", {}).get("rows", {}).items())[1:]
+    panels.append(("Table 6: IoU against point", {name: row["against point"] for name, row in kinds}))
     shown = [panel for panel in panels if panel[1]]
     figure = Figure(figsize=(4.2 * len(shown), 3.2), layout="constrained")
     for axes, (title, rows) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
@@ -351,6 +351,7 @@ def plot(known: Mapping[str, Any], path: Path) -> None:
         spread = np.abs(values[:, 1:].T - values[:, 0])
         axes.errorbar(values[:, 0], range(len(rows)), xerr=spread, fmt="o", markersize=4, capsize=2)
         axes.set_yticks(range(len(rows)), list(rows))
+        axes.axvline(0, color="grey", linewidth=0.8)
         axes.set_title(title, fontsize=9)
         axes.grid(alpha=0.3)
         axes.invert_yaxis()
