@@ -31,6 +31,7 @@ from videoseg.training.preparation import make_fast
 from videoseg.training.r1_examples import R1Example, draw_r1
 from videoseg.training.r1_task import R1Policy
 from videoseg.training.schedule import schedule
+from videoseg.training.sources import by_lot
 
 AIDS = {"dense": 0.5, "place": 0.2, "gaze": 0.5, "box": 4.0}
 
@@ -39,8 +40,8 @@ AIDS = {"dense": 0.5, "place": 0.2, "gaze": 0.5, "box": 4.0}
 class R1SftConfig:
     """One run: from `init`, a tiny O3 or R1 checkpoint, on questions about samples `first_seed` on.
 
-    `think` off trains the short baseline of Table 4. `aids` are weights of the training aids; rates are those
-    of Muon for matrices and of AdamW for the rest.
+    `think` is the share of replies with a chain of thought; 0 trains the short baseline of Table 4. `aids`
+    are weights of the training aids; rates are those of Muon for matrices and of AdamW for the rest.
     """
 
     out: str
@@ -49,7 +50,7 @@ class R1SftConfig:
     batch: int = 12
     first_seed: int = 3_000_000
     families: dict[str, float] = field(default_factory=dict)
-    think: bool = True
+    think: float = 1.0
     aids: dict[str, float] = field(default_factory=lambda: dict(AIDS))
     lr: float = 2e-3
     lr_rest: float = 1e-3
@@ -150,7 +151,7 @@ def _step(running: Run, policy: R1Policy, config: R1SftConfig) -> dict[str, Any]
     spec = WorldSpec(families=config.families) if config.families else WorldSpec()
     preset, first = r1_preset(policy.text.config), config.first_seed + running.step * config.batch
     examples = [
-        draw_r1(seed, spec, policy.text, preset, think=config.think)
+        draw_r1(seed, spec, policy.text, preset, think=by_lot(seed, config.think))
         for seed in range(first, first + config.batch)
     ]
     batch = join(examples, policy.end_id, policy.vlm.config.image_token_id)

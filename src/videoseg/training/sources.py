@@ -73,7 +73,7 @@ class WorldSource:
             self._spec,
             self._model,
             masks=config.masks,
-            single_turn=stops_at_once(self._first + number, config.single_turn),
+            single_turn=by_lot(self._first + number, config.single_turn),
         )
         return Item(world_row(example, self._model.seg_id, f"world, seed {self._first + number}"), example)
 
@@ -82,8 +82,8 @@ class WorldSource:
         return world_prompt(draw_sample(self._first + number, self._spec))
 
 
-def stops_at_once(seed: int, share: float) -> bool:
-    """Whether the trace of a seed answers in its first turn; so do `share` of them, whatever they ask."""
+def by_lot(seed: int, share: float) -> bool:
+    """True for `share` of the seeds, whatever their samples are."""
     return bool(np.random.default_rng([seed, 11]).random() < share)
 
 

@@ -325,13 +325,14 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, sent: signal.Sign
     queries = [f"square {number}" for number in range(48)]
     folder = make_videos(tmp_path, queries)
     made(MevisReader(folder), tmp_path / "whole")
-    enough = threading.Event()
+    enough, stopped = threading.Event(), threading.Event()
     answers: Counter[str] = Counter()
 
     def slow(asked: Asked) -> Say:
         answers[query_of(asked)] += turn_of(asked) == 1
         if sum(answers.values()) > 8:
             enough.set()
+            stopped.wait(60)  # however busy the machine is, the run is not over before the signal
             time.sleep(0.3)
         return replace(good_teacher(asked), delay=0.01)
 
@@ -342,6 +343,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, sent: signal.Sign
         ) as run:
             assert enough.wait(60)
             run.send_signal(sent)
+            stopped.set()
             run.communicate(timeout=60)
         assert run.returncode != 0
     journal = tmp_path / "out/VTS-CoT/mevis.journal.jsonl"
