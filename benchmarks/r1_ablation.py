@@ -1,13 +1,14 @@
 """The directions of VideoSeg-R1's Tables 4 to 7 on the bundled small model, with 95 % intervals.
 
     python benchmarks/r1_ablation.py train configs/tiny-r1-ablation.yaml    # Tables 4 and 7: short trainings
+    python benchmarks/r1_ablation.py train configs/tiny-r1-chain.yaml       # the same where RL has a choice
     python benchmarks/r1_ablation.py prompts configs/tiny-r1-ablation.yaml  # Table 6, on single frames
     python benchmarks/r1_ablation.py videos configs/tiny-r1-ablation.yaml   # Table 5, on whole test clips
 
-Every stage adds its part to `r1-ablation.json` in `docs` and draws `r1-ablation.png` anew. What is finished
-is not repeated. Models answer the same held-out questions greedily: R1's accuracy reward (0 to 3) and the
-IoU of SAM2's mask on the target frame; `sampled` is the accuracy of replies drawn at temperature 1, which RL
-works on. Intervals are bootstrapped over seeds and questions, or over clips.
+Every stage adds its part to `r1-ablation.json` (`r1-chain.json`) in `docs` and draws the picture anew. What
+is finished is not repeated. Models answer the same held-out questions greedily: R1's accuracy reward (0 to 3)
+and the IoU of SAM2's mask on the target frame; `sampled` is the accuracy of replies drawn at temperature 1,
+which RL works on. Intervals are bootstrapped over seeds and questions, or over clips.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of variants")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    ablation, docs = read_settings(Ablation, options.recipe), Path(options.docs)
+    ablation = read_settings(Ablation, options.recipe)
+    docs = Path(options.docs) / Path(options.recipe).stem.removeprefix("tiny-")
     if options.stage == "train":
         for seed in ablation.seeds:  # seed by seed, so that an early table has every variant
             for name in options.only or ablation.variants:
@@ -321,12 +323,12 @@ def whole_videos(ablation: Ablation) -> dict[str, Any]:
 
 
 def write(docs: Path, **parts: Any) -> None:
-    """Add parts to the file and draw what there is."""
-    path = docs / "r1-ablation.json"
+    """Add parts to the JSON file of that name and draw what there is beside it."""
+    path = docs.with_suffix(".json")
     known = json.loads(path.read_text()) if path.is_file() else {}
     known |= {"machine": machine(), "commit": commit(), **parts}
     path.write_text(json.dumps(known, indent=2) + "\n")
-    plot(known, docs / "r1-ablation.png")
+    plot(known, docs.with_suffix(".png"))
 
 
 def plot(known: Mapping[str, Any], path: Path) -> None:
