@@ -309,11 +309,13 @@ def snapshot(out: Path) -> dict[str, bytes]:
 
 
 RUN = """
+import signal
 import sys
 from pathlib import Path
 from videoseg.data.readers.mevis import MevisReader
 from videoseg.models.remote_types import ChatSettings
 from videoseg.training.cot.build import BuildSettings, build
+signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, Python ignores it
 folder, out, url = sys.argv[1:]
 chat = ChatSettings(base_url=url, model="big")
 build(MevisReader(folder), chat, BuildSettings(out=Path(out), concurrency=3))
