@@ -22,7 +22,7 @@ import torch
 from common import record
 from torch import Tensor
 
-from videoseg.models.causal_blocks import attention
+from videoseg.models.causal_blocks import cached_attention
 from videoseg.models.checkpoints.folder import load_folder
 from videoseg.models.checkpoints.hub import resolve
 from videoseg.models.o3 import O3Model
@@ -101,7 +101,7 @@ class Bench:
     @contextmanager
     def generating(self) -> Iterator[None]:
         prefer_plain_attention(False)
-        with torch.no_grad(), attention(self.model.vlm.model.model.language_model, "sdpa"):
+        with torch.no_grad(), cached_attention(self.model.vlm.model.model.language_model):
             yield
         prefer_plain_attention()
 

@@ -59,11 +59,11 @@ def _set(language_model: nn.Module, name: str) -> None:
 
 
 @contextmanager
-def attention(language_model: nn.Module, name: str) -> Iterator[None]:
-    """Attention of another name meanwhile; `sdpa` knows masks and caches, for generating in between."""
+def cached_attention(language_model: nn.Module) -> Iterator[None]:
+    """Attention that knows masks and caches, for generating in between."""
     config: Any = language_model.config
     before = config._attn_implementation
-    config._attn_implementation = name
+    config._attn_implementation = "sdpa"
     try:
         yield
     finally:
@@ -107,27 +107,18 @@ def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _branches(query: Tensor, key: Tensor, value: Tensor, stem: SharedStem) -> Tensor:
     """Attention `[B, H, rows * tail, D]` of the branches to their stems and to themselves."""
     width = stem.width
-    stem_keys, stem_values = key[:, :, None, :width], value[:, :, None, :width]
+    stem_keys, stem_values = key[:, :, :width].transpose(-1, -2), value[:, :, :width]
     query, key, value = (part[:, :, width:].unflatten(2, (stem.rows, -1)) for part in (query, key, value))
-    beyond = torch.arange(width, device=query.device) >= stem.lengths[:, None]
-    beyond = beyond[:, None, None, None]
+    beyond = torch.arange(width, device=query.device) >= stem.lengths[:, None, None, None]
     blocks = []
     for start, stop, hidden in _blocks(query):
         some = query[..., start:stop, :]
-        before = _against(some, stem_keys).masked_fill(beyond, -torch.inf)
+        before = (some.flatten(2, 3) @ stem_keys).masked_fill(beyond, -torch.inf)
         own = (some @ key[..., :stop, :].transpose(-1, -2)).masked_fill(hidden, -torch.inf)
-        shares = torch.cat([before, own], dim=-1).softmax(-1).to(value.dtype)
-        blocks.append(_mixed(shares[..., :width], stem_values) + shares[..., width:] @ value[..., :stop, :])
+        shares = torch.cat([before.unflatten(2, some.shape[2:4]), own], dim=-1).softmax(-1).to(value.dtype)
+        seen = (shares[..., :width].flatten(2, 3) @ stem_values).unflatten(2, some.shape[2:4])
+        blocks.append(seen + shares[..., width:] @ value[..., :stop, :])
     return torch.cat(blocks, dim=3).flatten(2, 3)
-
-
-def _against(query: Tensor, keys: Tensor) -> Tensor:
-    """Scores of all branches in one product: `[B, H, rows, n, D]`, `[B, H, 1, width, D]`."""
-    return (query.flatten(2, 3) @ keys[:, :, 0].transpose(-1, -2)).unflatten(2, query.shape[2:4])
-
-
-def _mixed(shares: Tensor, values: Tensor) -> Tensor:
-    return (shares.flatten(2, 3) @ values[:, :, 0]).unflatten(2, shares.shape[2:4])
 
 
 def _blocks(query: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -135,11 +126,8 @@ def _blocks(query: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     length = query.shape[-2]
     for start in range(0, length, ROWS):
         stop = min(length, start + ROWS)
-        yield (
-            start,
-            stop,
-            torch.ones(stop - start, stop, dtype=torch.bool, device=query.device).triu(start + 1),
-        )
+        hidden = torch.ones(stop - start, stop, dtype=torch.bool, device=query.device).triu(start + 1)
+        yield start, stop, hidden
 
 
 def _attend_sdpa(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from videoseg.errors import CollapseError, UsageError
 from videoseg.machine import peak_memory_mb
-from videoseg.models.causal_blocks import attention
+from videoseg.models.causal_blocks import cached_attention
 from videoseg.models.vision_speed import prefer_plain_attention
 from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.grpo_config import GrpoConfig
@@ -297,7 +297,7 @@ class GrpoTrainer:
         language = self.parts.vlm.model.model.language_model
         autocast = nullcontext() if on_cpu else self.run.accelerator.autocast()
         prefer_plain_attention(False)
-        with torch.no_grad(), autocast, attention(language, "sdpa"):
+        with torch.no_grad(), autocast, cached_attention(language):
             yield
         prefer_plain_attention(on_cpu)
         self.parts.policy.train()

@@ -16,7 +16,7 @@ from videoseg.data.sheet import Picture, contact_sheet, drawn
 from videoseg.dialogue.episode import Episode
 from videoseg.dialogue.preset import Preset
 from videoseg.masks import Rle
-from videoseg.models.causal_blocks import attention
+from videoseg.models.causal_blocks import cached_attention
 from videoseg.models.o3 import O3Model
 from videoseg.models.session import RowInput, Session, greedy
 from videoseg.systems.images import ImageStore
@@ -75,7 +75,7 @@ class Watch:
             sharded = self._run.accelerator.distributed_type in ("FSDP", "DEEPSPEED")
             if settings.dialogues and self._run.is_main and not sharded:
                 language = self._model.vlm.model.model.language_model
-                with self._run.accelerator.autocast(), attention(language, "sdpa"):
+                with self._run.accelerator.autocast(), cached_attention(language):
                     self._pictures(self._source, settings.dialogues, step)
         self._run.accelerator.wait_for_everyone()
         self._trainee.train()

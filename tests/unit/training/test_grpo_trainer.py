@@ -21,10 +21,12 @@ from videoseg.errors import CollapseError, InputError, UsageError
 from videoseg.models.checkpoints.folder import load_folder
 from videoseg.training import grpo_parts
 from videoseg.training.curves import read_records
+from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.export import export_state
 from videoseg.training.grpo_config import GrpoConfig, StopRules
 from videoseg.training.grpo_metrics import Guard
 from videoseg.training.grpo_trainer import run_grpo
+from videoseg.training.policy import Policy, PolicyOutput
 from videoseg.training.prompts import open_prompts
 from videoseg.training.settings import build_settings, read_settings
 
@@ -158,6 +160,20 @@ def test_adapters_learn_alone_and_are_merged(recipe: Recipe, monkeypatch: Any) -
     assert not any("embed_tokens" in name or "visual" in name for name in changed)
     with pytest.raises(UsageError, match="dropout must be 0"):
         recipe(lora={"r": 4})
+
+
+def test_a_group_is_handed_over_as_one(recipe: Recipe, monkeypatch: Any) -> None:
+    """Groups and equal rollouts are known to the pass, which reads what they share once."""
+    monkeypatch.setattr(grpo_parts, "CachedGenerator", Scripted)
+    forward, groups = Policy.forward, []
+
+    def watched(policy: Policy, batch: DialogueBatch) -> PolicyOutput:
+        groups.append((batch.group, len(batch.twin)))
+        return forward(policy, batch)
+
+    monkeypatch.setattr(Policy, "forward", watched)
+    run_grpo(recipe(steps=1, group=3))
+    assert groups == [(3, 3), (3, 3)]
 
 
 def test_several_updates_on_one_batch(recipe: Recipe, monkeypatch: Any) -> None:

@@ -13,6 +13,7 @@ from videoseg.data.world.sampler import WorldSpec
 from videoseg.errors import AlignmentError
 from videoseg.models.causal_blocks import use_causal_blocks, use_stems
 from videoseg.models.o3 import O3Model
+from videoseg.models.sam2 import AllMasks, FrameFeatures, PromptTokens
 from videoseg.training.dialogue_batch import DialogueBatch
 from videoseg.training.grpo_update import make_part
 from videoseg.training.policy import Policy, Reference
@@ -76,6 +77,23 @@ def test_the_reference_shares_too(small_model: O3Model, batch: DialogueBatch) ->
     torch.testing.assert_close(
         reference(batch), reference(replace(batch, group=1, twin=())), atol=2e-5, rtol=1e-4
     )
+
+
+def test_masks_of_equal_rows_are_decoded_once(
+    small_model: O3Model, batch: DialogueBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_stems(small_model.vlm.model.model.language_model)
+    decode, counts = small_model.sam2.decode_all, []
+
+    def counted(features: FrameFeatures, top: Tensor, prompts: PromptTokens) -> AllMasks:
+        counts.append(len(features))
+        return decode(features, top, prompts)
+
+    monkeypatch.setattr(small_model.sam2, "decode_all", counted)
+    Policy(small_model)(batch)
+    again = sum(query.row == 4 for query in batch.masks)
+    assert again > 0
+    assert counts == [len({(q.row, q.seg, q.frame) for q in batch.masks}) - again]
 
 
 def test_every_token_of_a_stem_is_packed_once(batch: DialogueBatch) -> None:
