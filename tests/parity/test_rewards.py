@@ -13,7 +13,6 @@ import pytest
 from videoseg.training.rewards.o3_released import OFFICIAL_NAMES
 
 pytestmark = pytest.mark.parity
-TOLERANCE = 1e-6
 
 
 def _run(name: str, case: dict[str, Any]) -> float:
@@ -33,7 +32,7 @@ def _difference(name: str, case: dict[str, Any]) -> str | None:
     except LookupError as error:
         wanted = expected["raises"] if isinstance(expected, dict) else expected
         return None if type(error).__name__ == wanted else f"{case['id']}: {error!r}, expected {wanted}"
-    if isinstance(expected, dict) or not abs(value - expected) <= TOLERANCE:
+    if isinstance(expected, dict) or value != expected:
         return f"{case['id']}: {value}, expected {expected}"
     return None
 
